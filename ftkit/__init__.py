@@ -1,0 +1,40 @@
+"""ftkit: the X-ray for LLM fine-tuning in Jupyter.
+
+`import ftkit` is fast: torch and transformers load on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ROOMS = ("algos", "chat", "data", "models", "records", "stages", "views", "widgets")
+_NAMES = {
+    "display": "ftkit.showing",
+    "load": "ftkit.models",
+    "settings": "ftkit.profiles",
+    "LiveMetrics": "ftkit.widgets",
+}
+
+__all__ = ["__version__", *_ROOMS, *_NAMES]
+
+if TYPE_CHECKING:
+    from ftkit.models import load as load
+    from ftkit.profiles import settings as settings
+    from ftkit.showing import display as display
+    from ftkit.widgets import LiveMetrics as LiveMetrics
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"ftkit.{name}")
+    else:
+        raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

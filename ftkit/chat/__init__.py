@@ -1,0 +1,24 @@
+"""Messages → rendered text → tokens, each with span, role, label and the reason for its label."""
+
+from ftkit.chat import templates
+from ftkit.chat.annotate import annotate
+from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
+from ftkit.chat.audit import TemplateAudit, audit
+from ftkit.chat.batch import annotate_batch
+from ftkit.chat.prepare import prepare, truncation
+from ftkit.chat.scoring import score
+
+__all__ = [
+    "IGNORE_INDEX",
+    "AnnotatedBatch",
+    "AnnotatedTokens",
+    "TemplateAudit",
+    "Token",
+    "annotate",
+    "annotate_batch",
+    "audit",
+    "prepare",
+    "score",
+    "templates",
+    "truncation",
+]

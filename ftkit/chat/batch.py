@@ -1,0 +1,152 @@
+"""`annotate_batch`: the rows that a TRL trainer really feeds to the model.
+
+Ids, labels and padding are read from the trainer's prepared dataset through its own collator.
+Only roles and reasons are added, from the row's messages, and only where their rendering gives
+exactly the trainer's ids.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ftkit.chat.annotate import annotate
+from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
+from ftkit.chat.checks import special_tokens
+from ftkit.chat.prepare import conversation
+from ftkit.chat.spans import decode
+from ftkit.errors import ChatError, DataError
+from ftkit.findings import Finding
+
+_COLLATED = ("input_ids", "labels", "seq_lengths")
+
+
+def annotate_batch(trainer: Any, rows: int = 4, *, split: str = "train") -> AnnotatedBatch:
+    """Return the first `rows` rows of a trainer's dataset as its collator batches them.
+
+    Args:
+        trainer: A built TRL trainer whose prepared dataset has ``input_ids``, e.g. `SFTTrainer`.
+        rows: How many rows to collate together.
+        split: ``"train"`` or ``"eval"``.
+
+    Raises:
+        DataError: the trainer has no such dataset, or it is not tokenized.
+    """
+    dataset = getattr(trainer, f"{split}_dataset", None)
+    if dataset is None or len(dataset) == 0:
+        raise DataError(f"the trainer has no {split} rows (all dropped as fully masked, perhaps)")
+    if "input_ids" not in dataset.column_names:
+        raise DataError(
+            f"the {split} dataset has columns {dataset.column_names}, no input_ids: "
+            "annotate_batch reads trainers that tokenize beforehand, such as SFTTrainer"
+        )
+    if rows < 1:
+        raise DataError(f"rows={rows}: ask for at least one row")
+    examples = [dataset[i] for i in range(min(rows, len(dataset)))]
+    batch = trainer.data_collator([{k: e[k] for k in _COLLATED if k in e} for e in examples])
+    template = getattr(trainer, "chat_template", None)
+    tokenizer = trainer.processing_class
+    annotated = tuple(
+        _row(tokenizer, template, example, ids, labels, real)
+        for example, (ids, labels, real) in zip(examples, _split(batch), strict=True)
+    )
+    findings = _findings(tokenizer, dataset, trainer)
+    return AnnotatedBatch(annotated, tuple(findings))
+
+
+def _split(batch: Any) -> Iterator[tuple[list[int], list[int], list[bool]]]:
+    """Ids, labels and non-padding of each row; a padding-free batch is cut at position 0."""
+    ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
+    if len(ids) == 1 and "position_ids" in batch:
+        starts = [i for i, p in enumerate(batch["position_ids"][0].tolist()) if p == 0]
+        for a, b in zip(starts, [*starts[1:], len(ids[0])], strict=True):
+            yield ids[0][a:b], labels[0][a:b], [True] * (b - a)
+        return
+    for row, row_labels, attended in zip(
+        ids, labels, batch["attention_mask"].tolist(), strict=True
+    ):
+        yield row, row_labels, [bool(a) for a in attended]
+
+
+def _row(
+    tokenizer: Any,
+    template: str | None,
+    example: dict[str, Any],
+    ids: list[int],
+    labels: list[int],
+    real: list[bool],
+) -> AnnotatedTokens:
+    kept = [i for i, r in zip(ids, real, strict=True) if r]
+    known = _known(tokenizer, template, example, kept) or _unknown(tokenizer, kept)
+    text = known.tokens[len(kept) - 1].span[1] if kept else 0
+    source = iter(known.tokens)
+    tokens: list[Token] = []
+    for index, (token_id, label, is_real) in enumerate(zip(ids, labels, real, strict=True)):
+        token = next(source) if is_real else _pad(tokenizer, token_id, text)
+        tokens.append(replace(token, index=index, label=label, reason=_reason(token, label)))
+    return AnnotatedTokens(
+        known.text[:text], tuple(tokens), mask="trainer", template=known.template
+    )
+
+
+def _known(
+    tokenizer: Any, template: str | None, example: dict[str, Any], ids: list[int]
+) -> AnnotatedTokens | None:
+    """The row's own conversation, annotated, if its tokens are the trainer's."""
+    messages = conversation(example)
+    if messages is None:
+        return None
+    try:
+        chat = annotate(tokenizer, messages, chat_template=template)
+    except ChatError:
+        return None
+    return chat if chat.input_ids[: len(ids)] == ids else None
+
+
+def _unknown(tokenizer: Any, ids: list[int]) -> AnnotatedTokens:
+    """Bare tokens, for rows whose conversation is not at hand (text, packed blocks)."""
+    special = set(tokenizer.all_special_ids)
+    text, encoded = decode(tokenizer, ids)
+    tokens = [
+        Token(i, t, text[slice(*span)], span, None, None, "content", t in special, -100, "", piece)
+        for i, (t, span, piece) in enumerate(
+            zip(encoded.ids, encoded.spans, encoded.pieces, strict=True)
+        )
+    ]
+    return AnnotatedTokens(text, tuple(tokens), mask="trainer", template="unknown")
+
+
+def _pad(tokenizer: Any, token_id: int, end: int) -> Token:
+    name = tokenizer.decode([token_id])
+    return Token(0, token_id, "", (end, end), None, None, "pad", True, IGNORE_INDEX, name)
+
+
+def _reason(token: Token, label: int) -> str:
+    if token.part == "pad":
+        return "padding, so that the rows of a batch have one length"
+    if label == IGNORE_INDEX:
+        return "the trainer masks it" + (f" ({token.part})" if token.role else "")
+    return "the trainer trains it" + (f" ({token.part} of the {token.role})" if token.role else "")
+
+
+def _findings(tokenizer: Any, dataset: Any, trainer: Any) -> Iterator[Finding]:
+    rows = dataset["labels"] if "labels" in dataset.column_names else dataset["input_ids"]
+    trained = sum(label != IGNORE_INDEX for row in rows for label in row)
+    total = sum(len(row) for row in rows)
+    yield Finding(
+        "share-trained",
+        "ok" if trained else "error",
+        f"{trained} of {total} tokens of the prepared dataset carry loss "
+        f"({trained / max(total, 1):.0%}), in {len(rows)} rows",
+    )
+    yield from special_tokens(tokenizer, list(dataset[0]["input_ids"]))
+    limit = getattr(trainer.args, "max_length", None)
+    full = [i for i, row in enumerate(rows) if limit is not None and len(row) >= limit]
+    open_ended = [i for i in full if rows[i][-1] != IGNORE_INDEX]
+    if open_ended:
+        yield Finding(
+            "answer-cut",
+            "warning",
+            f"{len(open_ended)} of {len(rows)} rows fill max_length={limit} and end inside the "
+            "answer: they teach answers that do not end",
+            "raise max_length, or drop these rows",
+        )

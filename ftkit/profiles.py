@@ -1,0 +1,62 @@
+"""Profiles: the same notebook on a laptop CPU, on one GPU, or as a smoke test."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ftkit.errors import SettingsError
+
+ProfileName = Literal["cpu", "gpu", "smoke"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes of one profile.
+
+    Attributes:
+        profile: ``"cpu"`` (2 cores, minutes), ``"gpu"`` (one card) or ``"smoke"`` (tests).
+        model: What `ftkit.load` takes.
+        quantization: What `ftkit.load` takes.
+        sft_steps: Optimizer steps of supervised fine-tuning.
+        sft_batch: Rows a step.
+        max_length: Longest training sequence in tokens.
+        new_tokens: Longest sampled answer in tokens.
+        eval_rows: Held-out rows that are scored.
+    """
+
+    profile: ProfileName
+    model: str = "smollm2-135m"
+    quantization: Literal["nf4", "int8"] | None = "nf4"
+    sft_steps: int = 60
+    sft_batch: int = 8
+    max_length: int = 128
+    new_tokens: int = 40
+    eval_rows: int = 32
+
+
+_CPU = Settings(profile="cpu")
+_PROFILES: dict[str, Settings] = {
+    "cpu": _CPU,
+    "smoke": replace(_CPU, profile="smoke", sft_steps=4, sft_batch=4, new_tokens=12, eval_rows=8),
+    "gpu": replace(
+        _CPU,
+        profile="gpu",
+        sft_steps=300,
+        sft_batch=16,
+        max_length=512,
+        new_tokens=128,
+        eval_rows=64,
+    ),
+}
+
+
+def settings(profile: str | None = None) -> Settings:
+    """Return the sizes of `profile`, by default of ``FTKIT_PROFILE``, else ``"cpu"``.
+
+    Raises:
+        SettingsError: no such profile.
+    """
+    name = profile or os.environ.get("FTKIT_PROFILE") or "cpu"
+    if name not in _PROFILES:
+        raise SettingsError(f"profile {name!r} is unknown; use one of {', '.join(_PROFILES)}")
+    return _PROFILES[name]

@@ -1,0 +1,179 @@
+"""Supervised fine-tuning: a `trl.SFTTrainer` with LoRA on the quantized base, masks by ftkit.
+
+Left out: packing and multi-GPU settings. Pass your own `trl.SFTConfig` as `args` for those.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from ftkit.chat.annotated import MaskName
+from ftkit.chat.prepare import conversation, prepare, truncation
+from ftkit.errors import DataError
+from ftkit.models import Loaded
+from ftkit.stages.adapters import compute_dtype, fresh_base, match_compute_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class SFTRecipe:
+    """The choices of a run, with defaults of the field for QLoRA.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Rows a step.
+        learning_rate: Peak, after warm-up, decaying linearly to 0. 2e-4 is QLoRA's value for
+            small models (Dettmers et al. 2023, table 9).
+        warmup_steps: Steps of linear warm-up.
+        lora_r: Rank of the adapter.
+        lora_alpha: Scale of the adapter; the update is multiplied by ``lora_alpha / lora_r``.
+        max_length: Longest row in tokens; the end of longer rows is cut.
+        neftune_alpha: NEFTune noise scale, None for no noise (Jain et al. 2023).
+        eval_every: Steps between scores of the held-out rows; 0 scores none.
+        log_every: Steps between logged metrics.
+        seed: Of the adapter's start, the shuffling and the noise.
+    """
+
+    steps: int = 60
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5
+    lora_r: int = 16
+    lora_alpha: int = 32
+    max_length: int = 256
+    neftune_alpha: float | None = None
+    eval_every: int = 10
+    log_every: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SFTRecipe: {name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"SFTRecipe: learning_rate={self.learning_rate} must be positive")
+        if self.neftune_alpha is not None and self.neftune_alpha < 0:
+            raise ValueError(f"SFTRecipe: neftune_alpha={self.neftune_alpha} must not be negative")
+
+
+def sft(
+    base: Loaded,
+    dataset: Dataset,
+    *,
+    eval_dataset: Dataset | None = None,
+    mask: MaskName = "assistant",
+    response_template: str | None = None,
+    chat_template: str | None = None,
+    recipe: SFTRecipe | None = None,
+    args: SFTConfig | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> SFTTrainer:
+    """Build a TRL `SFTTrainer` on `base`, ready for ``train()``.
+
+    Conversational rows get their labels from `ftkit.chat.annotate`, so what the inspector shows
+    is what the trainer trains. Other formats (``text``, tokenized) go to TRL as they are. An
+    adapter left on the base by an earlier call is removed first.
+
+    Args:
+        base: From `ftkit.load`.
+        dataset: Rows with ``messages``, or ``prompt`` and ``completion``, or any format of TRL.
+        eval_dataset: Held-out rows in the same format.
+        mask: See `ftkit.chat.annotate`.
+        response_template: See `ftkit.chat.annotate`.
+        chat_template: Jinja source to train with; None for the tokenizer's own.
+        recipe: Sizes and rates; see `SFTRecipe`.
+        args: Your own `trl.SFTConfig`, used instead of what `recipe` says, except for LoRA.
+        callbacks: E.g. ``[ftkit.LiveMetrics()]``.
+
+    Raises:
+        DataError: empty dataset, a row that cannot be rendered, or no row left to train on.
+    """
+    recipe = recipe or SFTRecipe()
+    args = args or _config(base, recipe, evaluate=eval_dataset is not None)
+    train = _prepared(base, dataset, mask, response_template, chat_template, args.max_length)
+    held_out = eval_dataset and _prepared(
+        base, eval_dataset, mask, response_template, chat_template, args.max_length
+    )
+    model = fresh_base(base.model)
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=base.tokenizer,
+        peft_config=LoraConfig(
+            r=recipe.lora_r,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=list(callbacks),
+    )
+    match_compute_dtype(trainer.model, base)
+    return trainer
+
+
+def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
+    on_cpu = base.model.device.type == "cpu"
+    evaluate = evaluate and recipe.eval_every > 0
+    return SFTConfig(
+        output_dir=tempfile.mkdtemp(prefix="ftkit-sft-"),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=min(recipe.warmup_steps, recipe.steps - 1),
+        max_length=recipe.max_length,
+        neftune_noise_alpha=recipe.neftune_alpha,
+        logging_steps=recipe.log_every,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=recipe.eval_every if evaluate else None,
+        eval_on_start=evaluate,
+        save_strategy="no",
+        report_to="none",
+        seed=recipe.seed,
+        bf16=compute_dtype(base) is torch.bfloat16 and not on_cpu,
+        fp16=compute_dtype(base) is torch.float16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        # Recomputing activations saves memory that a small model on a CPU has to spare.
+        gradient_checkpointing=not on_cpu,
+    )
+
+
+def _prepared(
+    base: Loaded,
+    dataset: Dataset,
+    mask: MaskName,
+    response_template: str | None,
+    chat_template: str | None,
+    max_length: int | None,
+) -> Dataset:
+    if len(dataset) == 0:
+        raise DataError("the dataset has no rows")
+    if conversation(dataset[0]) is None or "input_ids" in dataset.column_names:
+        return dataset
+    prepared = prepare(
+        base.tokenizer,
+        dataset,
+        mask=mask,
+        response_template=response_template,
+        chat_template=chat_template,
+    )
+    findings = truncation(prepared, max_length)
+    for finding in findings:
+        if finding.severity in ("warning", "error"):
+            warnings.warn(str(finding), stacklevel=3)
+    if not any(any(label != -100 for label in row[:max_length]) for row in prepared["labels"]):
+        raise DataError(
+            f"no token of any row would be trained (mask={mask!r}, max_length={max_length}): "
+            + "; ".join(str(f) for f in findings)
+        )
+    return prepared
