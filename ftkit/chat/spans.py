@@ -61,8 +61,9 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> tuple[str, Encoded]:
         chunk = tokenizer.decode(
             list(ids[start:stop]), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        # A replacement character is an unfinished character, of at most four bytes.
-        if "\ufffd" in chunk and stop < len(ids) and stop - start < 4:
+        # Nothing, or a replacement character: an unfinished character, of at most four bytes.
+        unfinished = not chunk or "\ufffd" in chunk
+        if unfinished and stop < len(ids) and stop - start < 4:
             continue
         offsets += [(len(text), len(text) + len(chunk))] * (stop - start)
         text, start = text + chunk, stop

@@ -146,7 +146,7 @@ def test_tool_calls_are_part_of_the_answer(tokenizer) -> None:
     ]
     chat = annotate(tokenizer, messages, chat_template=templates.get("qwen2_5"))
     trained = trained_text(chat)
-    assert trained.startswith("<tool_call>") or trained.startswith("\n<tool_call>")
+    assert trained.lstrip().startswith("<tool_call>")
     assert '"weather"' in trained
     assert trained.endswith("It is sunny.<|im_end|>")
     assert "sunny<" not in trained.replace("It is sunny.<|im_end|>", "")
@@ -221,6 +221,9 @@ def test_tokenizer_without_template_is_an_error(tokenizer) -> None:
 
 
 def test_role_that_only_the_template_knows_is_accepted(tokenizer) -> None:
-    template = "{% for m in messages %}{% if m['role'] == 'narrator' %}~{% endif %}{{ m['content'] }}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'narrator' %}~{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
     chat = annotate(tokenizer, [{"role": "narrator", "content": "Night."}], chat_template=template)
     assert chat.text == "~Night."

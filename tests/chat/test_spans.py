@@ -1,5 +1,7 @@
 """Every character has exactly one owner, whatever the tokenizer reports."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ByT5Tokenizer
@@ -13,7 +15,7 @@ def test_spans_tile_the_text_for_any_reported_offsets(offsets, length) -> None:
     assert len(spans) == len(offsets)
     assert spans[0][0] == 0
     assert spans[-1][1] == length
-    assert all(a[1] == b[0] and a[0] <= a[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] and a[0] <= a[1] for a, b in pairwise(spans))
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,7 +38,8 @@ def test_pieces_of_one_character_are_numbered(tokenizer) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(st.characters(exclude_characters="\ufffd", codec="utf-8"), max_size=30))
+# The vocabulary lacks one byte, which only characters from U+40000 on need.
+@given(text=st.text(st.characters(exclude_characters="\ufffd", max_codepoint=0x3FFFF), max_size=30))
 def test_decoding_gives_the_spans_that_offsets_give(tokenizer, text) -> None:
     by_offsets = encode(tokenizer, text)
     decoded, by_decoding = decode(tokenizer, by_offsets.ids)
