@@ -23,3 +23,7 @@ class DataError(FtkitError, ValueError):
 
 class SettingsError(FtkitError, ValueError):
     """An unknown profile, display mode or option."""
+
+
+class RecordError(FtkitError, ValueError):
+    """A saved record that is damaged, or of a format that this ftkit does not know."""

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from datasets import Dataset
@@ -117,7 +118,17 @@ def sft(
         callbacks=list(callbacks),
     )
     match_compute_dtype(trainer.model, base)
+    for callback in callbacks:
+        if isinstance(callback, _Display):
+            callback.attach(trainer)
     return trainer
+
+
+@runtime_checkable
+class _Display(Protocol):
+    """A callback that replaces the trainer's own progress display, such as `LiveMetrics`."""
+
+    def attach(self, trainer: Any) -> Any: ...
 
 
 def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
@@ -143,7 +154,7 @@ def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
         fp16=compute_dtype(base) is torch.float16,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
-        # Recomputing activations saves memory that a small model on a CPU has to spare.
+        # Recomputing activations saves memory, which a small model on a CPU has to spare.
         gradient_checkpointing=not on_cpu,
     )
 

@@ -1,0 +1,42 @@
+"""Where weights come from: found, fetched, verified, quantized, and put on the right device.
+
+Left out on purpose: training, data, adapters' files, and anything that runs code from a model
+repository. torch and transformers are imported when a name of this room is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ftkit.models.quiet import hush_bitsandbytes
+
+_HOMES = {
+    "Loaded": "loading",
+    "cache_dir": "cache",
+    "compute_dtype": "hardware",
+    "fetch": "loading",
+    "load": "loading",
+    "load_tokenizer": "loading",
+    "memory_mb": "memory",
+}
+
+__all__ = ["Loaded", "cache_dir", "compute_dtype", "fetch", "load", "load_tokenizer", "memory_mb"]
+
+if TYPE_CHECKING:
+    from ftkit.models.cache import cache_dir
+    from ftkit.models.hardware import compute_dtype
+    from ftkit.models.loading import Loaded, fetch, load, load_tokenizer
+    from ftkit.models.memory import memory_mb
+
+hush_bitsandbytes()  # transformers imports bitsandbytes, so this comes before it
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ftkit.models' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ftkit.models.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

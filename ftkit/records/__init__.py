@@ -1,0 +1,6 @@
+"""What a run leaves behind: typed, saved as safetensors and JSON, loadable without a model."""
+
+from ftkit.records.history import RunHistory
+from ftkit.records.metric_guide import METRICS, Metric, explain
+
+__all__ = ["METRICS", "Metric", "RunHistory", "explain"]
