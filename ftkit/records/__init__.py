@@ -2,5 +2,6 @@
 
 from ftkit.records.history import RunHistory
 from ftkit.records.metric_guide import METRICS, Metric, explain
+from ftkit.records.table import Table
 
-__all__ = ["METRICS", "Metric", "RunHistory", "explain"]
+__all__ = ["METRICS", "Metric", "RunHistory", "Table", "explain"]

@@ -1,0 +1,47 @@
+"""A small table that a run leaves behind: answers before and after, losses by template, …"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftkit.showing import Showable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table(Showable):
+    """Named columns and rows, with one sentence of meaning.
+
+    Attributes:
+        title: What the table shows.
+        columns: Names of the columns, with units where they have one.
+        rows: One sequence a row; text is shown as it is (and escaped), numbers with 3 digits.
+        say: One sentence on what to see in it.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns; names the row.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    say: str = ""
+
+    def __post_init__(self) -> None:
+        for index, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"table {self.title!r}: row {index} has {len(row)} cells for "
+                    f"{len(self.columns)} columns"
+                )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the table as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{self.to_pandas().to_string(index=False)}\n{self.say}".rstrip()
