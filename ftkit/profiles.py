@@ -18,6 +18,7 @@ class Settings:
         model: What `ftkit.load` takes.
         quantization: What `ftkit.load` takes.
         sft_steps: Optimizer steps of supervised fine-tuning.
+        short_steps: Steps of each of the two short runs that compare one change.
         sft_batch: Rows a step.
         max_length: Longest training sequence in tokens.
         new_tokens: Longest sampled answer in tokens.
@@ -27,7 +28,8 @@ class Settings:
     profile: ProfileName
     model: str = "smollm2-135m"
     quantization: Literal["nf4", "int8"] | None = "nf4"
-    sft_steps: int = 60
+    sft_steps: int = 40
+    short_steps: int = 12
     sft_batch: int = 8
     max_length: int = 128
     new_tokens: int = 40
@@ -37,11 +39,14 @@ class Settings:
 _CPU = Settings(profile="cpu")
 _PROFILES: dict[str, Settings] = {
     "cpu": _CPU,
-    "smoke": replace(_CPU, profile="smoke", sft_steps=4, sft_batch=4, new_tokens=12, eval_rows=8),
+    "smoke": replace(
+        _CPU, profile="smoke", sft_steps=6, short_steps=2, sft_batch=4, new_tokens=12, eval_rows=8
+    ),
     "gpu": replace(
         _CPU,
         profile="gpu",
         sft_steps=300,
+        short_steps=60,
         sft_batch=16,
         max_length=512,
         new_tokens=128,

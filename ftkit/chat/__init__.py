@@ -5,6 +5,7 @@ from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
 from ftkit.chat.audit import TemplateAudit, audit
 from ftkit.chat.batch import annotate_batch
+from ftkit.chat.checks import special_tokens
 from ftkit.chat.prepare import prepare, truncation
 from ftkit.chat.scoring import score
 
@@ -19,6 +20,7 @@ __all__ = [
     "audit",
     "prepare",
     "score",
+    "special_tokens",
     "templates",
     "truncation",
 ]

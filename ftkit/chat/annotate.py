@@ -63,7 +63,7 @@ def annotate(
         template=(family_of(chat_template) or "custom") if chat_template else "own",
         max_length=max_length,
     )
-    return checks.checked(chat, tokenizer, renderer, messages, turns, response_template)
+    return checks.checked(chat, tokenizer, messages, turns, response_template, lost=encoded.lost)
 
 
 def _tokens(

@@ -6,7 +6,7 @@ from typing import Any
 
 from ftkit.chat.annotated import AnnotatedTokens, Token
 from ftkit.chat.masks import completion_template
-from ftkit.chat.render import Messages, Renderer
+from ftkit.chat.render import Messages
 from ftkit.chat.turns import Turn
 from ftkit.findings import Finding
 
@@ -14,10 +14,11 @@ from ftkit.findings import Finding
 def checked(
     chat: AnnotatedTokens,
     tokenizer: Any,
-    renderer: Renderer,
     messages: Messages,
     turns: list[Turn],
     response_template: str | None,
+    *,
+    lost: str = "",
 ) -> AnnotatedTokens:
     """Return `chat` with everything that the checks noticed."""
     findings = [
@@ -26,6 +27,7 @@ def checked(
         *_stop(chat, turns),
         *_edges(chat, turns),
         *_truncation(chat),
+        *_lost(lost),
         *special_tokens(tokenizer, chat.input_ids),
     ]
     if chat.mask == "completion":
@@ -62,6 +64,17 @@ def _trained(chat: AnnotatedTokens) -> Iterator[Finding]:
             f"0 of {len(chat.kept)} tokens carry loss with mask={chat.mask!r}: the trainer would "
             "drop this row silently, or report loss 0",
             "check that the conversation has an answer and that max_length leaves room for it",
+        )
+
+
+def _lost(lost: str) -> Iterator[Finding]:
+    if lost:
+        yield Finding(
+            "text-lost",
+            "warning",
+            f"the tokenizer has no token for {sorted(set(lost))} and drops them: the model never "
+            "sees these characters",
+            "clean them out of the data, or replace them by what they stand for",
         )
 
 

@@ -24,11 +24,14 @@ class Encoded:
         ids: Token ids.
         spans: Adjacent ``(start, end)`` of each token; they tile the text.
         pieces: ``(k, n)`` where one character takes n tokens and this is its k-th, else None.
+        lost: The characters that the tokenizer dropped, other than blanks: the model never sees
+            them, although a neighbouring token owns their place.
     """
 
     ids: list[int]
     spans: list[Span]
     pieces: list[tuple[int, int] | None]
+    lost: str = ""
 
 
 def encode(tokenizer: Any, text: str) -> Encoded:
@@ -40,7 +43,7 @@ def encode(tokenizer: Any, text: str) -> Encoded:
     if getattr(tokenizer, "is_fast", False):
         out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(out["input_ids"]), [tuple(o) for o in out["offset_mapping"]]
-        return Encoded(ids, tile(offsets, len(text)), _pieces(offsets))
+        return Encoded(ids, tile(offsets, len(text)), _pieces(offsets), _lost(offsets, text))
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     decoded, encoded = decode(tokenizer, ids)
     if decoded != text:
@@ -84,6 +87,15 @@ def tile(offsets: Sequence[Span], length: int) -> list[Span]:
     if ends:
         ends[-1] = length
     return list(pairwise([0, *ends]))
+
+
+def _lost(offsets: Sequence[Span], text: str) -> str:
+    """Characters between the reported offsets that are no blanks."""
+    gaps, position = [], 0
+    for start, end in [*offsets, (len(text), len(text))]:
+        gaps.append(text[position:start])
+        position = max(position, end)
+    return "".join("".join(gaps).split())
 
 
 def _pieces(offsets: Sequence[Span]) -> list[tuple[int, int] | None]:

@@ -191,7 +191,10 @@ async def _execute(
         store_widget_state=False,
         resources={"metadata": {"path": str(out)}},
     )
-    env = {**os.environ, "FTKIT_STATIC": "1", "FTKIT_PROFILE": profile}
+    # OpenMP workers of torch and bitsandbytes that spin while they wait starve each other on few
+    # or busy cores; read when torch is imported.
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
+    env = {**defaults, **os.environ, "FTKIT_STATIC": "1", "FTKIT_PROFILE": profile}
     await client.async_start_new_kernel(env=env, stderr=log)
     try:
         await client.async_start_new_kernel_client()

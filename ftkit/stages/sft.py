@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from datasets import Dataset
@@ -97,10 +97,14 @@ def sft(
     """
     recipe = recipe or SFTRecipe()
     args = args or _config(base, recipe, evaluate=eval_dataset is not None)
-    train = _prepared(base, dataset, mask, response_template, chat_template, args.max_length)
-    held_out = eval_dataset and _prepared(
-        base, eval_dataset, mask, response_template, chat_template, args.max_length
-    )
+    options: _Options = {
+        "mask": mask,
+        "response_template": response_template,
+        "chat_template": chat_template,
+        "max_length": args.max_length,
+    }
+    train = sft_rows(base, dataset, **options)
+    held_out = None if eval_dataset is None else sft_rows(base, eval_dataset, **options)
     model = fresh_base(base.model)
     trainer = SFTTrainer(
         model=model,
@@ -122,6 +126,13 @@ def sft(
         if isinstance(callback, _Display):
             callback.attach(trainer)
     return trainer
+
+
+class _Options(TypedDict):
+    mask: MaskName
+    response_template: str | None
+    chat_template: str | None
+    max_length: int | None
 
 
 @runtime_checkable
@@ -159,14 +170,23 @@ def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
     )
 
 
-def _prepared(
+def sft_rows(
     base: Loaded,
     dataset: Dataset,
-    mask: MaskName,
-    response_template: str | None,
-    chat_template: str | None,
-    max_length: int | None,
+    *,
+    mask: MaskName = "assistant",
+    response_template: str | None = None,
+    chat_template: str | None = None,
+    max_length: int | None = None,
 ) -> Dataset:
+    """Return `dataset` with the `input_ids` and `labels` that `sft` would train on.
+
+    Warns of rows whose answer `max_length` cuts or removes. For another evaluation set, or for
+    your own trainer; the arguments are those of `sft`.
+
+    Raises:
+        DataError: empty dataset, a row that cannot be rendered, or no row left to train on.
+    """
     if len(dataset) == 0:
         raise DataError("the dataset has no rows")
     if conversation(dataset[0]) is None or "input_ids" in dataset.column_names:

@@ -21,7 +21,7 @@ def rows_html(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return (
-        f'<div class="ft-scroll"><table class="ft-table ft-grid"><thead><tr>{head}</tr></thead>'
+        f'<div class="ft-scroll"><table class="ft-table ft-rows"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -131,6 +131,14 @@ def test_pad_equal_to_eos_is_a_finding(tokenizer) -> None:
     assert "pad-is-eos" in codes(annotate(trapped, TWO_TURNS))
 
 
+def test_characters_that_the_tokenizer_drops_are_a_finding(tokenizer) -> None:
+    chat = annotate(tokenizer, [{"role": "user", "content": "a\x16b"}, TWO_TURNS[2]])
+    assert "".join(t.text for t in chat.tokens) == chat.text
+    finding = next(f for f in chat.findings if f.code == "text-lost")
+    assert "'\\x16'" in finding.message
+    assert "text-lost" not in codes(annotate(tokenizer, TWO_TURNS))
+
+
 def test_tool_calls_are_part_of_the_answer(tokenizer) -> None:
     messages = [
         {"role": "user", "content": "Weather in Rome?"},

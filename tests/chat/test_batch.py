@@ -1,0 +1,65 @@
+"""`annotate_batch` shows a trainer's own tensors, whoever prepared them."""
+
+import pytest
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from ftkit import chat, data
+from ftkit.errors import DataError
+
+
+def trl_trainer(base, dataset, tmp_path, **options) -> SFTTrainer:
+    args = SFTConfig(
+        output_dir=str(tmp_path), bf16=False, use_cpu=True, report_to="none",
+        gradient_checkpointing=False, **options,
+    )  # fmt: skip
+    return SFTTrainer(
+        model=base.model, args=args, train_dataset=dataset, processing_class=base.tokenizer
+    )
+
+
+def test_a_plain_trl_trainer_is_read_as_it_is(tiny_base, tmp_path) -> None:
+    rows = data.chatterbot("tech_support")
+    trainer = trl_trainer(tiny_base, rows, tmp_path)
+    batch = chat.annotate_batch(trainer, rows=3)
+    assert len(batch.rows) == 3
+    for row, prepared in zip(batch.rows, trainer.train_dataset, strict=False):
+        real = [t for t in row.tokens if t.part != "pad"]
+        assert [t.id for t in real] == prepared["input_ids"]
+        assert [t.label for t in real] == prepared["labels"]
+        assert {t.role for t in real} == {None, "user", "assistant"}
+        assert "".join(t.text for t in row.tokens) == row.text
+    # TRL trains the whole sequence of rows with messages unless told otherwise.
+    assert all(t.trained for row in batch.rows for t in row.tokens if t.part != "pad")
+
+
+def test_padding_is_shown_and_carries_no_loss(tiny_base, tmp_path) -> None:
+    trainer = trl_trainer(tiny_base, data.chatterbot("tech_support"), tmp_path)
+    batch = chat.annotate_batch(trainer, rows=6)
+    assert len({len(row.tokens) for row in batch.rows}) == 1
+    padding = [t for row in batch.rows for t in row.tokens if t.part == "pad"]
+    assert padding
+    assert not any(t.trained for t in padding)
+    assert {t.id for t in padding} == {tiny_base.tokenizer.pad_token_id}
+
+
+def test_rows_without_messages_are_shown_without_roles(tiny_base, tmp_path) -> None:
+    texts = Dataset.from_dict({"text": ["Plain text, 怎么办?", "More."]})
+    batch = chat.annotate_batch(trl_trainer(tiny_base, texts, tmp_path), rows=2)
+    assert batch.rows[0].text.startswith("Plain text, 怎么办?")
+    assert {t.role for row in batch.rows for t in row.tokens} == {None}
+    assert batch.to_pandas()["row"].unique().tolist() == [0, 1]
+
+
+def test_answers_cut_by_the_trainers_max_length_are_found(tiny_base, tmp_path) -> None:
+    trainer = trl_trainer(tiny_base, data.chatterbot("tech_support"), tmp_path, max_length=40)
+    codes = {f.code for f in chat.annotate_batch(trainer).findings}
+    assert "answer-cut" in codes
+
+
+def test_a_trainer_without_rows_is_an_error(tiny_base, tmp_path) -> None:
+    trainer = trl_trainer(tiny_base, data.chatterbot("tech_support"), tmp_path)
+    with pytest.raises(DataError, match="no eval rows"):
+        chat.annotate_batch(trainer, split="eval")
+    with pytest.raises(DataError, match="rows=0"):
+        chat.annotate_batch(trainer, rows=0)
