@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ftkit.chat import checks, masks
@@ -53,7 +54,10 @@ def annotate(
     text = renderer.render(messages, generation_prompt=add_generation_prompt)
     turns = find_turns(renderer, messages)
     body = common_length(text, renderer.render(messages))
-    chosen = masks.regions(mask, renderer, messages, text[:body], turns, response_template)
+    chosen = [
+        replace(region, end=min(region.end, body))
+        for region in masks.regions(mask, renderer, messages, text[:body], turns, response_template)
+    ]
     encoded = encode(tokenizer, text)
     tokens = _tokens(tokenizer, encoded, text, turns, body, chosen, max_length)
     chat = AnnotatedTokens(
@@ -63,7 +67,15 @@ def annotate(
         template=(family_of(chat_template) or "custom") if chat_template else "own",
         max_length=max_length,
     )
-    return checks.checked(chat, tokenizer, messages, turns, response_template, lost=encoded.lost)
+    return checks.checked(
+        chat,
+        tokenizer,
+        messages,
+        turns,
+        response_template,
+        lost=encoded.lost,
+        unused=renderer.unused_fields(messages),
+    )
 
 
 def _tokens(

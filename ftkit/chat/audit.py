@@ -138,7 +138,9 @@ def _marked_text(marked: Renderer, messages: Messages) -> dict[int, str]:
 
 def _compare(text: str, turn: Turn, marked: str) -> list[tuple[str, str, str]]:
     defined = text[turn.answer : turn.stop_end]
-    if marked and marked in defined:
+    if not marked:
+        return [("leaves out", defined, "the markers leave this whole answer out")]
+    if marked in defined:
         before, _, after = defined.partition(marked)
         return [
             ("leaves out", before, "the model must produce it after the generation prompt"),

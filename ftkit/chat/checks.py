@@ -1,6 +1,6 @@
 """What can be seen wrong (or right) in one annotated conversation, as findings with evidence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,24 @@ def checked(
     response_template: str | None,
     *,
     lost: str = "",
+    unused: Sequence[tuple[int, str]] = (),
 ) -> AnnotatedTokens:
-    """Return `chat` with everything that the checks noticed."""
+    """Return `chat` with everything that the checks noticed.
+
+    Args:
+        chat: Tokens with labels.
+        tokenizer: The tokenizer that made them.
+        messages: What was rendered.
+        turns: Where each message lies.
+        response_template: Of ``mask="completion"``, None for the default.
+        lost: Characters that the tokenizer dropped.
+        unused: ``(message, field)`` of what the template left out.
+    """
     findings = [
         *_trained(chat),
         *_turns(messages, turns),
-        *_stop(chat, turns),
+        *_unused(unused),
+        *_stop(chat, turns, tokenizer),
         *_edges(chat, turns),
         *_truncation(chat),
         *_lost(lost),
@@ -67,6 +79,24 @@ def _trained(chat: AnnotatedTokens) -> Iterator[Finding]:
         )
 
 
+def _is_empty(content: Any) -> bool:
+    """No text to render: nothing, blanks, or parts without text (an image alone)."""
+    if isinstance(content, list):
+        return not any(isinstance(p, dict) and p.get("text") for p in content)
+    return not str(content or "").strip()
+
+
+def _unused(unused: Sequence[tuple[int, str]]) -> Iterator[Finding]:
+    for index, name in unused:
+        yield Finding(
+            "field-not-rendered",
+            "warning",
+            f"the template leaves out {name!r}: the model never sees it, nor learns to write it",
+            "use a template that renders it, or drop it from the data",
+            f"message {index}",
+        )
+
+
 def _lost(lost: str) -> Iterator[Finding]:
     if lost:
         yield Finding(
@@ -80,7 +110,7 @@ def _lost(lost: str) -> Iterator[Finding]:
 
 def _turns(messages: Messages, turns: list[Turn]) -> Iterator[Finding]:
     contents = [message.get("content") for message in messages]
-    empty = [isinstance(c, str) and not c.strip() for c in contents]
+    empty = [_is_empty(content) for content in contents]
     answers = [t.index for t in turns if t.role == "assistant"]
     hollow = [i for i in answers if empty[i] and not messages[i].get("tool_calls")]
     if hollow:
@@ -101,6 +131,26 @@ def _turns(messages: Messages, turns: list[Turn]) -> Iterator[Finding]:
             "parts, [{'type': 'text', 'text': …}]",
             _places(missing),
         )
+    outside = [t.index for t in turns if not t.content_inside and not empty[t.index]]
+    if outside:
+        yield Finding(
+            "content-outside-turn",
+            "warning",
+            "beside a tool call the template leaves this content out, or writes it behind the "
+            "call's result, where it carries no loss",
+            "put the text into a message of its own, or leave it out beside tool calls",
+            _places(outside),
+        )
+    unprompted = [t.index for t in turns if not t.has_prompt]
+    if unprompted:
+        yield Finding(
+            "no-generation-prompt",
+            "warning",
+            "the template writes a header before this answer but ignores add_generation_prompt: "
+            "at inference the model would have to write the header itself, so it is trained",
+            "add an {% if add_generation_prompt %} branch that writes the header",
+            _places(unprompted),
+        )
     other = [t.index for t in turns if not t.whole_prompt]
     if other:
         yield Finding(
@@ -113,7 +163,7 @@ def _turns(messages: Messages, turns: list[Turn]) -> Iterator[Finding]:
         )
 
 
-def _stop(chat: AnnotatedTokens, turns: list[Turn]) -> Iterator[Finding]:
+def _stop(chat: AnnotatedTokens, turns: list[Turn], tokenizer: Any) -> Iterator[Finding]:
     answers = [t for t in turns if t.role == "assistant" and t.rendered]
     if not answers:
         return
@@ -126,23 +176,52 @@ def _stop(chat: AnnotatedTokens, turns: list[Turn]) -> Iterator[Finding]:
             "use a template that ends each answer with an end-of-turn token",
             _places(without),
         )
+    text = {t.index: chat.text[t.content_end : t.stop_end] for t in answers}
     trained_turns = {t.turn for t in chat.trained if t.role == "assistant"}
-    stops = {t.turn: t for t in chat.kept if t.part == "stop" and t.role == "assistant"}
-    untrained = [
-        i for i, t in stops.items() if i is not None and i in trained_turns and not t.trained
-    ]
+    stops: dict[int, list[Token]] = {}
+    for token in chat.tokens:
+        if token.part == "stop" and token.role == "assistant" and token.turn in trained_turns:
+            stops.setdefault(token.turn or 0, []).append(token)
+    whole = {i: s for i, s in stops.items() if not any(t.cut for t in s)}
+    untrained = [i for i, stop in whole.items() if not all(t.trained for t in stop)]
     if untrained:
         yield Finding(
             "stop-token-untrained",
             "error",
-            f"the end-of-turn token {stops[untrained[0]].text!r} carries no loss: the model may "
+            f"the end-of-turn token {text[untrained[0]]!r} carries no loss: the model may "
             "never learn to stop, while the loss curve looks healthy",
             "let the mask (or the template's {% generation %}) include the end-of-turn token",
             _places(untrained),
         )
-    if any(t.trained for t in stops.values()) and not untrained:
-        stop = next(t for t in stops.values() if t.trained)
-        yield Finding("stop-token-trained", "ok", f"the stop token {stop.text!r} is trained")
+    elif whole:
+        index, stop = next(iter(whole.items()))
+        yield from _kind_of_stop(text[index], stop[-1], tokenizer)
+
+
+def _kind_of_stop(text: str, stop: Token, tokenizer: Any) -> Iterator[Finding]:
+    """Whether generation would end at a stop text that is trained, whose last token is `stop`."""
+    if not stop.special:
+        yield Finding(
+            "stop-not-special",
+            "warning",
+            f"the template ends answers with {text!r}, which this tokenizer spells in ordinary "
+            "tokens: generation will not end there",
+            "use the template that belongs to this tokenizer, or add the token and train it",
+        )
+        return
+    yield Finding("stop-token-trained", "ok", f"the stop token {text!r} is trained")
+    if stop.id != tokenizer.eos_token_id:
+        yield Finding(
+            "stop-not-eos",
+            "info",
+            f"answers end with {text!r}, but the tokenizer's eos token is "
+            f"{tokenizer.eos_token!r}: generation ends there only if the model's "
+            "generation_config lists it, too",
+        )
+
+
+def _text(tokens: Sequence[Token]) -> str:
+    return "".join(t.text for t in tokens)
 
 
 def _edges(chat: AnnotatedTokens, turns: list[Turn]) -> Iterator[Finding]:
@@ -205,8 +284,9 @@ def _truncation(chat: AnnotatedTokens) -> Iterator[Finding]:
 def _response_template(
     chat: AnnotatedTokens, tokenizer: Any, turns: list[Turn], response_template: str | None
 ) -> Iterator[Finding]:
-    template = response_template or completion_template(chat.text, turns)
-    times = chat.text.count(template)
+    text = _text([t for t in chat.tokens if t.part != "generation_prompt"])
+    template = response_template or completion_template(text, turns)
+    times = text.count(template)
     if times > 1:
         yield Finding(
             "only-last-turn-trained",
@@ -215,7 +295,7 @@ def _response_template(
             "carries loss",
             "use mask='assistant' to train every answer",
         )
-    at = chat.text.rfind(template)
+    at = text.rfind(template)
     alone = list(tokenizer(template, add_special_tokens=False)["input_ids"])
     inside = [t.id for t in chat.tokens if _overlaps(t, at, at + len(template))]
     if alone != inside:

@@ -63,7 +63,10 @@ def regions(
         found = [Region(a, b, "inside the template's {% generation %}") for a, b in spans]
     else:
         found = answers(turns)
-    return found[-1:] if mask == "last_assistant" else found
+    if mask == "last_assistant":
+        begins = max((t.start for t in turns if t.role == "assistant" and t.rendered), default=0)
+        return [region for region in found if region.end > begins]
+    return found
 
 
 def answers(turns: list[Turn]) -> list[Region]:

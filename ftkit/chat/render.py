@@ -16,6 +16,7 @@ Message: TypeAlias = dict[str, Any]
 Messages: TypeAlias = Sequence[Message]
 
 STANDARD_ROLES = ("system", "developer", "user", "assistant", "tool")
+OPTIONAL_FIELDS = ("tool_calls", "reasoning_content", "reasoning", "thinking")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -51,6 +52,10 @@ def _check_message(index: int, message: Message, template: str) -> None:
     content = message.get("content")
     if not isinstance(content, str | list | None):
         raise ChatError(f"{where} ({role}): content is {type(content).__name__}, not a string")
+
+
+def _without(message: Message, name: str) -> Message:
+    return {key: value for key, value in message.items() if key != name}
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,18 @@ class Renderer:
                 add_generation_prompt=generation_prompt,
             )
         )
+
+    def unused_fields(self, messages: Messages) -> list[tuple[int, str]]:
+        """Return ``(message, field)`` of every thought or tool call that is left out."""
+        text = self.try_render(messages)
+        return [
+            (i, name)
+            for i, message in enumerate(messages)
+            for name in OPTIONAL_FIELDS
+            if message.get(name)
+            and self.try_render([*messages[:i], _without(message, name), *messages[i + 1 :]])
+            == text
+        ]
 
     def _first_refused(self, messages: Messages) -> int:
         """Index of the message from which on every longer conversation is refused, too."""

@@ -20,9 +20,9 @@ from ftkit.chat.render import Message, Messages, Renderer
 
 Span = tuple[int, int]
 
-# Private-use characters: no tokenizer, template or sane text gives them a meaning, and they are
-# not whitespace, so that a template's trim does not take them away.
-_PROBES = ("\ue0f1", "\ue0f2", "\ue0f3")
+# Private-use characters: no template gives them a meaning, and they are not whitespace, so that a
+# template's trim does not take them away.
+_PROBES = tuple(map(chr, range(0xE000, 0xF8FF)))
 _MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\]")
 
 
@@ -40,6 +40,10 @@ class Turn:
         rendered: False when the template leaves the content out.
         whole_prompt: Whether the full generation prompt stands before the answer. When False, the
             training text differs from what the model sees at inference.
+        has_prompt: False when the template writes a header before the answer but has no
+            generation prompt that gives it, so that the model must produce the header itself.
+        content_inside: False when the content beside a tool call is left out, or written elsewhere
+            than in its turn.
     """
 
     index: int
@@ -51,6 +55,8 @@ class Turn:
     end: int
     rendered: bool = True
     whole_prompt: bool = True
+    has_prompt: bool = True
+    content_inside: bool = True
 
     @property
     def has_stop(self) -> bool:
@@ -84,8 +90,8 @@ class _Rendering:
 
     def content(self, i: int) -> Span | None:
         """Character span of the content of message `i`; None where it is not rendered."""
-        before = self._probed(i, lambda content, probe: probe + content)
-        after = self._probed(i, lambda content, probe: content + probe)
+        before = self._probed(i, lambda content, probe: probe + content, part=0)
+        after = self._probed(i, lambda content, probe: content + probe, part=-1)
         # A template may drop one end of the content (a closed thought in an earlier turn), so one
         # unchanged rendering alone does not mean that the content is gone.
         before, after = before or after, after or before
@@ -95,11 +101,11 @@ class _Rendering:
         end = len(self.text) - len(commonprefix([self.text[::-1], after[::-1]]))
         return start, max(start, end)
 
-    def _probed(self, i: int, edit: Callable[[str, str], str]) -> str | None:
+    def _probed(self, i: int, edit: Callable[[str, str], str], part: int) -> str | None:
         """The rendering with message `i` edited; None where that changes nothing."""
         message = self.messages[i]
         probe = next(p for p in _PROBES if p not in str(message.get("content")))
-        changed = _edited(message, lambda content: edit(content, probe))
+        changed = _edited(message, lambda content: edit(content, probe), part)
         if changed is None:
             return None
         messages = [*self.messages[:i], changed, *self.messages[i + 1 :]]
@@ -107,18 +113,17 @@ class _Rendering:
         return text if text != self.text else None
 
 
-def _edited(message: Message, edit: Callable[[str], str]) -> Message | None:
-    """The message with its text (or the first text part of a multi-part content) edited."""
+def _edited(message: Message, edit: Callable[[str], str], part: int) -> Message | None:
+    """The message with its text (of a multi-part content: text part number `part`) edited."""
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": edit(content)}
-    if not isinstance(content, list):
+    texts = [k for k, p in enumerate(content or ()) if isinstance(p, dict) and p.get("text")]
+    if not isinstance(content, list) or not texts:
         return None
-    for k, part in enumerate(content):
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts = [*content[:k], {**part, "text": edit(part["text"])}, *content[k + 1 :]]
-            return {**message, "content": parts}
-    return None
+    k = texts[part]
+    changed = {**content[k], "text": edit(content[k]["text"])}
+    return {**message, "content": [*content[:k], changed, *content[k + 1 :]]}
 
 
 class _Finder:
@@ -130,6 +135,11 @@ class _Finder:
         self.text = renderer.render(messages)
         full = _Rendering(renderer, messages)
         self.contents = [full.content(i) for i in range(len(messages))]
+        dropped = set(renderer.unused_fields(messages))
+        self.calls_tools = [
+            bool(m.get("tool_calls")) and (i, "tool_calls") not in dropped
+            for i, m in enumerate(messages)
+        ]
         self.prompt_added, self.closing = self._shape()
 
     def _shape(self) -> tuple[str, str]:
@@ -146,7 +156,8 @@ class _Finder:
 
     def turns(self) -> list[Turn]:
         """Every message's turn; some templates move the system text, hence the sorting."""
-        present = [i for i, m in enumerate(self.messages) if self.contents[i] or _calls_tools(m)]
+        everyone = range(len(self.messages))
+        present = [i for i in everyone if self.contents[i] or self.calls_tools[i]]
         order = sorted(present, key=lambda i: (self.contents[i] or (len(self.text), 0))[0])
         if any(self.contents[i] is None for i in present):
             order = present
@@ -156,10 +167,9 @@ class _Finder:
             following = self._next_content(order[position + 1 :])
             found[i] = self._turn(i, floor, following, last=position == len(order) - 1)
             floor = found[i].end
-        gone = [i for i in range(len(self.messages)) if i not in found]
-        for i in gone:
-            found[i] = _absent(i, str(self.messages[i]["role"]), floor)
-        return [found[i] for i in range(len(self.messages))]
+        for i in everyone:
+            found.setdefault(i, _absent(i, str(self.messages[i]["role"]), floor))
+        return [found[i] for i in everyone]
 
     def _next_content(self, later: list[int]) -> int:
         spans = (self.contents[k] for k in later)
@@ -169,20 +179,30 @@ class _Finder:
         message = self.messages[i]
         role = str(message["role"])
         span = self.contents[i]
+        whole = has_prompt = True
         if role == "assistant":
             answer, whole = self._answer_start(i, floor)
-            content_end = self._content_end(i, answer, following)
-            stop_end = content_end + self._stop_length(i, self.text[content_end:following], last)
+            content_end, stop_end = self._answer_end(i, answer, following, last)
+            has_prompt = not self._writes_header(self.text[answer : span[0]] if span else "")
         else:
             answer, content_end = span or (floor, following)
-            whole = True
             tail = self.text[content_end:following]
             stop_end = content_end + len(commonprefix([tail, self.closing]).rstrip())
         start = self._header_start(answer) if floor == 0 else floor
         rest = self.text[stop_end:following]
         after = self.closing[len(self.closing.rstrip()) :]
         end = stop_end + (len(rest) if last else len(commonprefix([rest, after])))
-        return Turn(i, role, start, answer, content_end, stop_end, end, True, whole)
+        inside = span is not None and span[1] <= stop_end
+        return Turn(
+            i, role, start, answer, content_end, stop_end, end, True, whole, has_prompt, inside
+        )
+
+    def _writes_header(self, lead: str) -> bool:
+        """Whether `lead`, between generation prompt and content, is a header after all."""
+        opener = _MARKER.match(self.prompt_added.lstrip())
+        if opener:
+            return opener.group() in lead
+        return not self.prompt_added and bool(lead.strip())
 
     def _answer_start(self, i: int, floor: int) -> tuple[int, bool]:
         """Position after the generation prompt of answer `i`, and whether that prompt is whole."""
@@ -202,17 +222,24 @@ class _Finder:
         tail = prompt.text[in_prompt[1] :]
         if self.text.startswith(tail, anchor[1]):
             return anchor[1] + len(tail), True
-        return min(anchor[1] + common_length(self.text[anchor[1] :], tail), fallback), False
+        start = anchor[1] + common_length(self.text[anchor[1] :], tail)
+        return (min(start, own[0]) if own else start), False
 
-    def _content_end(self, i: int, answer: int, following: int) -> int:
+    def _answer_end(self, i: int, answer: int, following: int, last: bool) -> tuple[int, int]:
+        """Where the model's words end in turn `i`, and where its stop text ends."""
         span = self.contents[i]
-        if span and not _calls_tools(self.messages[i]):
-            return max(span[1], answer)
-        # Tool calls follow the content, so the answer ends before the last marker of the turn.
-        alone = self.renderer.try_render(self.messages[: i + 1])
-        end = min(common_length(self.text, alone), following) if alone else following
-        markers = list(_MARKER.finditer(self.text, answer, end))
-        return markers[-1].start() if markers else end
+        if span and not self.calls_tools[i]:
+            content_end = max(span[1], answer)
+            return content_end, content_end + self._stop_length(
+                i, self.text[content_end:following], last
+            )
+        # Tool calls follow the content. A last marker of the turn alone closes it.
+        alone = self.renderer.try_render(self.messages[: i + 1]) or ""
+        for marker in reversed(_MARKER.findall(alone)[-2:]):
+            at = self.text.rfind(marker, answer, following)
+            if at >= 0:
+                return at, at + len(marker)
+        return following, following
 
     def _stop_length(self, i: int, tail: str, last: bool) -> int:
         """Length of the stop text that opens `tail`, 0 when the template has none."""
@@ -248,16 +275,12 @@ def _absent(i: int, role: str, at: int) -> Turn:
     return Turn(i, role, at, at, at, at, at, rendered=False)
 
 
-def _calls_tools(message: Message) -> bool:
-    return bool(message.get("tool_calls"))
-
-
 def _stop_run(tail: str) -> int:
     """Length of the stop text that opens `tail`, where nothing but closings follows."""
     stripped = tail.rstrip()
     if not _MARKER.search(stripped):
         return len(stripped)
-    run = re.match(r"\s*\S+", stripped)
+    run = re.match(rf"\s*(?:{_MARKER.pattern})+", stripped)
     return run.end() if run else 0
 
 

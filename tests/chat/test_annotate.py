@@ -100,6 +100,7 @@ def test_default_system_text_belongs_to_no_turn(tokenizer) -> None:
 
 def test_truncation_inside_an_answer_is_a_finding(tokenizer) -> None:
     whole = annotate(tokenizer, TWO_TURNS[:3])
+    assert "stop-token-trained" in codes(whole)
     chat = annotate(tokenizer, TWO_TURNS[:3], max_length=len(whole.tokens) - 4)
     assert chat.input_ids == whole.input_ids[:-4]
     assert len(chat.labels) == len(whole.tokens) - 4
@@ -129,6 +130,58 @@ def test_pad_equal_to_eos_is_a_finding(tokenizer) -> None:
     trapped = copy.deepcopy(tokenizer)
     trapped.pad_token = trapped.eos_token
     assert "pad-is-eos" in codes(annotate(trapped, TWO_TURNS))
+
+
+def test_a_stop_that_the_tokenizer_spells_out_is_a_finding(tokenizer) -> None:
+    chat = annotate(tokenizer, TWO_TURNS[1:3], chat_template=templates.get("llama3"))
+    assert "stop-token-trained" not in codes(chat)
+    finding = next(f for f in chat.findings if f.code == "stop-not-special")
+    assert "'<|eot_id|>'" in finding.message
+
+
+def test_a_special_stop_that_is_not_the_eos_token_is_mentioned(fresh_tokenizer) -> None:
+    fresh_tokenizer.eos_token = "<|endoftext|>"
+    chat = annotate(fresh_tokenizer, TWO_TURNS)
+    assert {"stop-token-trained", "stop-not-eos"} <= codes(chat)
+
+
+def test_a_template_without_generation_prompt_is_a_finding(tokenizer) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] "
+        "+ '<|im_end|>\n' }}{% endfor %}"
+    )
+    chat = annotate(tokenizer, TWO_TURNS, chat_template=template)
+    finding = next(f for f in chat.findings if f.code == "no-generation-prompt")
+    assert finding.where == "messages 2, 4"
+    assert "no-generation-prompt" not in codes(annotate(tokenizer, TWO_TURNS))
+
+
+def test_a_field_that_the_template_leaves_out_is_a_finding(tokenizer) -> None:
+    thinking = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    chat = annotate(tokenizer, [TWO_TURNS[1], thinking])
+    finding = next(f for f in chat.findings if f.code == "field-not-rendered")
+    assert (finding.where, "reasoning_content" in finding.message) == ("message 1", True)
+
+
+def test_a_generation_prompt_after_an_answer_is_not_trained(tokenizer) -> None:
+    for name in ("gptoss", "phi3", "qwen2_5"):
+        chat = annotate(
+            tokenizer, TWO_TURNS[1:3], chat_template=templates.get(name), add_generation_prompt=True
+        )
+        assert not any(t.trained for t in chat.tokens if t.part == "generation_prompt")
+
+
+def test_a_generation_prompt_is_no_second_response_template(tokenizer) -> None:
+    chat = annotate(tokenizer, TWO_TURNS[1:3], mask="completion", add_generation_prompt=True)
+    assert "only-last-turn-trained" not in codes(chat)
+    assert trained_text(chat) == "Make sure the vents are clear.<|im_end|>\n"
+
+
+def test_content_of_private_use_characters_is_annotated(tokenizer) -> None:
+    odd = "\ue000\ue001\ue0f1\ue0f2"
+    chat = annotate(tokenizer, [{"role": "user", "content": odd}, TWO_TURNS[2]])
+    assert odd in chat.text
+    assert trained_text(chat) == "Make sure the vents are clear.<|im_end|>"
 
 
 def test_characters_that_the_tokenizer_drops_are_a_finding(tokenizer) -> None:

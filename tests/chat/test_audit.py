@@ -47,6 +47,19 @@ def test_a_template_that_rewrites_earlier_turns_is_found(name) -> None:
     assert ("prefix-unstable" in found) is not STABLE[name]
 
 
+def test_markers_that_are_never_reached_are_a_difference(fresh_tokenizer) -> None:
+    fresh_tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last"
+        " %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n{% else %}"
+        "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    result = audit(fresh_tokenizer)
+    assert [(d.turn, d.kind, d.text) for d in result.differences] == [
+        (1, "leaves out", "Blue.<|im_end|>")
+    ]
+
+
 def test_audit_of_every_family_shows_itself() -> None:
     for name in FAMILIES:
         html = audit(byte_tokenizer(templates.get(name))).to_html()

@@ -106,6 +106,83 @@ def test_content_as_parts_is_trained_like_text() -> None:
     assert trained == " Blue.<end_of_utterance>"
 
 
+CALL = [{"type": "function", "function": {"name": "weather", "arguments": {"at": "Rome"}}}]
+WITH_TOOLS = [
+    name
+    for name in FAMILIES
+    if Renderer.of(byte_tokenizer(templates.get(name)), None).try_render(
+        [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "", "tool_calls": CALL},
+            {"role": "tool", "content": "sunshine", "name": "weather"},
+            {"role": "assistant", "content": "Bright day."},
+        ]
+    )
+]
+
+
+def test_families_with_tools_are_the_known_ones() -> None:
+    assert len(WITH_TOOLS) >= 25
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["last", "followed"])
+@pytest.mark.parametrize("said", ["Let me see.", "", None], ids=["text", "empty", "missing"])
+@pytest.mark.parametrize("name", WITH_TOOLS)
+def test_tool_calls_are_trained_whole_and_their_results_never(name, said, followed) -> None:
+    calling = {"role": "assistant", "tool_calls": CALL}
+    if said is not None:
+        calling["content"] = said
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        calling,
+        {"role": "tool", "content": "sunshine", "name": "weather"},
+        {"role": "assistant", "content": "Bright day."},
+    ]
+    if followed:
+        messages += [{"role": "user", "content": "Thx"}, {"role": "assistant", "content": "Bye."}]
+    renderer = Renderer.of(byte_tokenizer(templates.get(name)))
+    text = renderer.try_render(messages)
+    if text is None:
+        with pytest.raises(ChatError, match="refuses message"):
+            annotate(renderer.tokenizer, messages)
+        return
+    trained = {
+        t.index: text[t.answer : t.stop_end]
+        for t in find_turns(renderer, messages)
+        if t.role == "assistant"
+    }
+    assert ("Rome" in trained[1]) is ("Rome" in text)
+    findings = {f.code for f in annotate(renderer.tokenizer, messages).findings}
+    # Gemma 4 puts the text beside a tool call behind the tool's result; gpt-oss leaves it out.
+    assert ((said or "") not in trained[1]) is ("content-outside-turn" in findings)
+    assert "sunshine" not in "".join(trained.values())
+    assert "Weather?" not in "".join(trained.values())
+    assert "Bright day." in trained[3]
+    assert "<|im_start|>" not in "".join(trained.values())
+    assert ("field-not-rendered" in findings) is ("Rome" not in text)
+
+
+def test_every_part_of_an_answer_in_parts_is_trained() -> None:
+    template = templates.get("smolvlm")
+    parts = [{"type": "text", "text": "Blue."}, {"type": "text", "text": "Red and green."}]
+    image = {"role": "user", "content": [{"type": "image"}]}
+    tokenizer = byte_tokenizer(template)
+    chat = annotate(tokenizer, [image, {"role": "assistant", "content": parts}])
+    trained = tokenizer.decode([t.id for t in chat.trained])
+    assert trained.endswith("Red and green.<end_of_utterance>")
+    assert "content-not-rendered" not in {f.code for f in chat.findings}
+
+
+@pytest.mark.parametrize("name", ["phi3", "phi3_5", "diffusion_gemma"])
+def test_last_assistant_trains_the_whole_last_answer_of_a_template_with_markers(name) -> None:
+    twin = templates.twin(name)
+    tokenizer = byte_tokenizer(twin)
+    chat = annotate(tokenizer, conversation(["One.", "Two."], system=False), mask="last_assistant")
+    trained = tokenizer.decode([t.id for t in chat.trained])
+    assert trained.startswith("Two.")
+    assert FAMILIES[name].stop in trained
+
+
 def test_refused_system_role_is_named() -> None:
     template = templates.get("gemma")
     messages = conversation(["Blue."], system=True)
