@@ -15,12 +15,18 @@ Mode = Literal["auto", "widget", "html"]
 _MODES: tuple[Mode, ...] = ("auto", "widget", "html")
 _mode: Mode = "auto"
 
+# A Jupyter server names its kernels' sessions; VS Code's processes carry its own variables.
+_FRONT_END_VARIABLES = ("JPY_SESSION_NAME", "VSCODE_PID", "VSCODE_CWD")
+
 
 def display(mode: Mode | None = None) -> Mode:
     """Set (or, without argument, return) how ftkit's views show themselves.
 
-    ``"auto"`` means live widgets in a notebook front end, and self-contained HTML where no kernel
-    will answer later: under nbconvert, nbmake, nbclient, CI, or with ``FTKIT_STATIC=1``.
+    ``"auto"`` means live widgets where there are signs of a notebook front end (JupyterLab,
+    Notebook, VS Code, Colab), and self-contained HTML where no kernel will answer later: under
+    nbconvert, nbmake, papermill or any other nbclient, in CI, in plain Python. ``FTKIT_STATIC=1``
+    and ``FTKIT_STATIC=0`` decide for HTML or widgets, e.g. for a notebook that a live notebook
+    runs (its kernel inherits the signs) or for a front end that is not recognized.
 
     Raises:
         SettingsError: `mode` is none of ``"auto"``, ``"widget"``, ``"html"``.
@@ -44,10 +50,16 @@ def is_static() -> bool:
 
 
 def _has_live_front_end() -> bool:
-    """A kernel with comms is running; plain Python and the IPython terminal have none."""
+    """A kernel with comms is running, and an editor or a Jupyter server has started it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")
+    if shell is None or not hasattr(shell, "kernel"):
+        return False  # plain Python, or IPython in a terminal
+    return (
+        any(name in os.environ for name in _FRONT_END_VARIABLES)
+        or "__vsc_ipynb_file__" in shell.user_ns
+        or "google.colab" in sys.modules
+    )
 
 
 class Showable:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ftkit.algos.masked import masked_mean
+
 
 def token_losses(logits: Tensor, input_ids: Tensor) -> Tensor:
     """Return the cross entropy of each token given the tokens before it.
@@ -24,17 +26,6 @@ def token_losses(logits: Tensor, input_ids: Tensor) -> Tensor:
     predicted = logits[:, :-1].float().flatten(0, 1)  # (batch · (time-1), vocab)
     losses = cross_entropy(predicted, input_ids[:, 1:].flatten(), reduction="none")
     return losses.view(input_ids.shape[0], -1)
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of `values` where `mask` is true; both of one shape.
-
-    Raises:
-        ValueError: the mask selects nothing, so that there is no mean.
-    """
-    if not mask.any():
-        raise ValueError("masked_mean: the mask selects no value")
-    return values[mask].mean()
 
 
 def causal_lm_loss(logits: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:

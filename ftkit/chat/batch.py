@@ -7,12 +7,15 @@ exactly the trainer's ids.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
+
+from datasets import Dataset
 
 from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
 from ftkit.chat.checks import special_tokens
-from ftkit.chat.prepare import conversation
+from ftkit.chat.prepare import conversation, tools
 from ftkit.chat.spans import decode
 from ftkit.errors import ChatError, DataError
 from ftkit.findings import Finding
@@ -23,15 +26,44 @@ _COLLATED = ("input_ids", "labels", "seq_lengths")
 def annotate_batch(trainer: Any, rows: int = 4, *, split: str = "train") -> AnnotatedBatch:
     """Return the first `rows` rows of a trainer's dataset as its collator batches them.
 
+    A packed row comes back as one row for each sequence in it that attends only to itself.
+
     Args:
         trainer: A built TRL trainer whose prepared dataset has ``input_ids``, e.g. `SFTTrainer`.
-        rows: How many rows to collate together.
+        rows: How many rows of the dataset to collate together.
         split: ``"train"`` or ``"eval"``.
 
     Raises:
         DataError: the trainer has no such dataset, or it is not tokenized.
     """
+    dataset = _dataset(trainer, split)
+    if rows < 1:
+        raise DataError(f"rows={rows}: ask for at least one row")
+    examples = [dataset[i] for i in range(min(rows, len(dataset)))]
+    batch = trainer.data_collator([{k: e[k] for k in _COLLATED if k in e} for e in examples])
+    splits = list(_split(batch, sum(len(e["input_ids"]) for e in examples)))
+    packed = _packs(trainer.args, split) or len(splits) != len(examples)
+    sources = [{}] * len(splits) if packed else examples
+    template = getattr(trainer, "chat_template", None)
+    tokenizer = trainer.processing_class
+    annotated = tuple(
+        _row(tokenizer, template, source, ids, labels, real)
+        for source, (ids, labels, real) in zip(sources, splits, strict=True)
+    )
+    findings = _findings(tokenizer, dataset, trainer, packed)
+    return AnnotatedBatch(annotated, tuple(findings))
+
+
+def _dataset(trainer: Any, split: str) -> Dataset:
+    """The tokenized dataset of one split, refused where rows cannot be looked up."""
+    if split not in ("train", "eval"):
+        raise DataError(f"split={split!r} is unknown; use 'train' or 'eval'")
     dataset = getattr(trainer, f"{split}_dataset", None)
+    if dataset is not None and not isinstance(dataset, Dataset):
+        raise DataError(
+            f"the {split} dataset is a {type(dataset).__name__}: annotate_batch looks rows up by "
+            "number, so build the trainer with one datasets.Dataset (of a dict, with one entry)"
+        )
     if dataset is None or len(dataset) == 0:
         raise DataError(f"the trainer has no {split} rows (all dropped as fully masked, perhaps)")
     if "input_ids" not in dataset.column_names:
@@ -39,26 +71,24 @@ def annotate_batch(trainer: Any, rows: int = 4, *, split: str = "train") -> Anno
             f"the {split} dataset has columns {dataset.column_names}, no input_ids: "
             "annotate_batch reads trainers that tokenize beforehand, such as SFTTrainer"
         )
-    if rows < 1:
-        raise DataError(f"rows={rows}: ask for at least one row")
-    examples = [dataset[i] for i in range(min(rows, len(dataset)))]
-    batch = trainer.data_collator([{k: e[k] for k in _COLLATED if k in e} for e in examples])
-    template = getattr(trainer, "chat_template", None)
-    tokenizer = trainer.processing_class
-    annotated = tuple(
-        _row(tokenizer, template, example, ids, labels, real)
-        for example, (ids, labels, real) in zip(examples, _split(batch), strict=True)
-    )
-    findings = _findings(tokenizer, dataset, trainer)
-    return AnnotatedBatch(annotated, tuple(findings))
+    return dataset
 
 
-def _split(batch: Any) -> Iterator[tuple[list[int], list[int], list[bool]]]:
-    """Ids, labels and non-padding of each row; a padding-free batch is cut at position 0."""
+def _packs(args: Any, split: str) -> bool:
+    own = getattr(args, "eval_packing", None) if split == "eval" else None
+    return bool(getattr(args, "packing", False) if own is None else own)
+
+
+def _split(batch: Any, length: int) -> Iterator[tuple[list[int], list[int], list[bool]]]:
+    """Ids, labels and non-padding of each row; a padding-free batch is cut at position 0.
+
+    There, what lies behind the `length` tokens of the examples is padding, left out.
+    """
     ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
     if len(ids) == 1 and "position_ids" in batch:
-        starts = [i for i, p in enumerate(batch["position_ids"][0].tolist()) if p == 0]
-        for a, b in zip(starts, [*starts[1:], len(ids[0])], strict=True):
+        positions = batch["position_ids"][0].tolist()[:length]
+        starts = [i for i, p in enumerate(positions) if p == 0]
+        for a, b in pairwise([*starts, length]):
             yield ids[0][a:b], labels[0][a:b], [True] * (b - a)
         return
     for row, row_labels, attended in zip(
@@ -96,7 +126,7 @@ def _known(
     if messages is None:
         return None
     try:
-        chat = annotate(tokenizer, messages, chat_template=template)
+        chat = annotate(tokenizer, messages, chat_template=template, tools=tools(example))
     except ChatError:
         return None
     return chat if chat.input_ids[: len(ids)] == ids else None
@@ -128,7 +158,7 @@ def _reason(token: Token, label: int) -> str:
     return "the trainer trains it" + (f" ({token.part} of the {token.role})" if token.role else "")
 
 
-def _findings(tokenizer: Any, dataset: Any, trainer: Any) -> Iterator[Finding]:
+def _findings(tokenizer: Any, dataset: Dataset, trainer: Any, packed: bool) -> Iterator[Finding]:
     rows = dataset["labels"] if "labels" in dataset.column_names else dataset["input_ids"]
     trained = sum(label != IGNORE_INDEX for row in rows for label in row)
     total = sum(len(row) for row in rows)
@@ -139,6 +169,15 @@ def _findings(tokenizer: Any, dataset: Any, trainer: Any) -> Iterator[Finding]:
         f"({trained / max(total, 1):.0%}), in {len(rows)} rows",
     )
     yield from special_tokens(tokenizer, list(dataset[0]["input_ids"]))
+    if packed:
+        yield Finding(
+            "packed-rows",
+            "info",
+            "the trainer packs several conversations into one row and keeps none of their "
+            "messages, so the tokens are shown without roles",
+            "to see roles, look at the same rows with packing=False",
+        )
+        return
     limit = getattr(trainer.args, "max_length", None)
     full = [i for i, row in enumerate(rows) if limit is not None and len(row) >= limit]
     open_ended = [i for i in full if rows[i][-1] != IGNORE_INDEX]

@@ -5,10 +5,11 @@ TRL derives labels only from templates that it knows. A dataset that already has
 is what the trainer gets.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, MaskName
@@ -16,15 +17,55 @@ from ftkit.chat.render import Message
 from ftkit.errors import ChatError, DataError
 from ftkit.findings import Finding
 
+_SPEAKERS = {"human": "user", "gpt": "assistant"}
+
+
+def is_conversational(dataset: Dataset) -> bool:
+    """Whether the columns of `dataset` hold messages, whatever single rows hold."""
+    lists = {name for name, kind in dataset.features.items() if not isinstance(kind, Value)}
+    return bool(lists & {"messages", "conversations"}) or {"prompt", "completion"} <= lists
+
 
 def conversation(row: dict[str, Any]) -> list[Message] | None:
-    """Return the messages of a row in one of the conversational formats, else None."""
-    if isinstance(row.get("messages"), Sequence) and not isinstance(row["messages"], str):
-        return list(row["messages"])
+    """Return the messages of a row in one of the conversational formats, else None.
+
+    The formats: ``messages``; ShareGPT's ``conversations``, also with ``from`` and ``value`` for
+    ``role`` and ``content``; ``prompt`` and ``completion`` as lists of messages.
+    """
+    for name in ("messages", "conversations"):
+        if isinstance(row.get(name), Sequence) and not isinstance(row[name], str):
+            return list(map(_standard, row[name]))
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, list) and isinstance(completion, list):
         return [*prompt, *completion]
     return None
+
+
+def _standard(message: Any) -> Any:
+    """A ShareGPT message with the standard keys and roles; any other as it is."""
+    if not isinstance(message, dict) or not {"from", "value"} <= message.keys():
+        return message
+    rest = {k: v for k, v in message.items() if k not in ("from", "value")}
+    role = _SPEAKERS.get(message["from"], message["from"])
+    return {"role": role, "content": message["value"], **rest}
+
+
+def tools(row: dict[str, Any]) -> list[Any] | None:
+    """Return the tool schemas of a row, from a list or its JSON; None when there are none.
+
+    Raises:
+        ChatError: the column ``tools`` holds neither a list nor the JSON of one.
+    """
+    given = row.get("tools")
+    if isinstance(given, str):
+        try:
+            given = json.loads(given) if given.strip() else None
+        except json.JSONDecodeError as error:
+            raise ChatError(f"column 'tools' is not valid JSON: {error}") from error
+    if not isinstance(given, list | None):
+        raise ChatError(f"column 'tools' holds a {type(given).__name__}, not a list of schemas")
+    # Llama's templates print tool instructions for an empty list.
+    return given or None
 
 
 def prepare(
@@ -40,15 +81,21 @@ def prepare(
     Nothing is truncated: the trainer truncates, and `truncation` says what that costs.
 
     Raises:
-        DataError: a row is not conversational or cannot be rendered; names the row.
+        DataError: a row is not conversational or cannot be rendered; names the row. Or there are
+            ``chat_template_kwargs``, which are not supported.
     """
+    if "chat_template_kwargs" in dataset.column_names:
+        raise DataError(
+            "column 'chat_template_kwargs' is not supported: remove it, and write what it sets "
+            "into chat_template="
+        )
 
     def tokenize(row: dict[str, Any], index: int) -> dict[str, list[int]]:
         messages = conversation(row)
         if messages is None:
             raise DataError(
-                f"row {index} has columns {sorted(row)}, no conversation: give 'messages', or "
-                "'prompt' and 'completion' as lists of messages"
+                f"row {index} has no conversation in its columns {sorted(row)}: give 'messages', "
+                "or 'prompt' and 'completion' as lists of messages"
             )
         try:
             chat = annotate(
@@ -57,6 +104,7 @@ def prepare(
                 mask=mask,
                 response_template=response_template,
                 chat_template=chat_template,
+                tools=tools(row),
             )
         except ChatError as error:
             raise DataError(f"row {index}: {error}") from error
@@ -67,7 +115,11 @@ def prepare(
 
 
 def truncation(dataset: Dataset, max_length: int | None) -> list[Finding]:
-    """Say how many rows `max_length` would cut or empty, from prepared `labels`."""
+    """Say how many rows `max_length` would cut or empty, from prepared `labels`.
+
+    TRL cuts the end, and then drops rows without any trained token. It drops none where
+    `max_length` is None or packing is on: there such rows cost time and teach nothing.
+    """
     return list(_truncation(dataset["labels"], max_length))
 
 
@@ -78,7 +130,8 @@ def _truncation(labels: Sequence[Sequence[int]], max_length: int | None) -> Iter
         yield Finding(
             "nothing-trained",
             "error",
-            f"{len(bare)} of {len(labels)} rows carry no loss at all; the trainer drops them",
+            f"{len(bare)} of {len(labels)} rows carry no loss at all and teach nothing"
+            + ("" if max_length is None else "; unless it packs, the trainer drops them"),
             "check the mask and that each row has an answer",
             _rows(bare),
         )
@@ -93,7 +146,7 @@ def _truncation(labels: Sequence[Sequence[int]], max_length: int | None) -> Iter
             "answer-gone",
             "warning",
             f"{len(gone)} of {len(labels)} rows lose their whole answer to max_length="
-            f"{max_length} and are dropped by the trainer without a word",
+            f"{max_length}; unless it packs, the trainer drops them without a word",
             f"raise max_length (the longest row has {longest} tokens) or shorten the prompts",
             _rows(gone),
         )

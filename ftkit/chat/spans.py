@@ -58,19 +58,33 @@ def encode(tokenizer: Any, text: str) -> Encoded:
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> tuple[str, Encoded]:
     """Return the text of `ids` and which of its characters each id owns, by decoding in steps."""
-    text, start = "", 0
+    text, before, start = "", 0, 0
     offsets: list[Span] = []
     for stop in range(1, len(ids) + 1):
-        chunk = tokenizer.decode(
-            list(ids[start:stop]), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        chunk = _continuation(tokenizer, ids[before:start], ids[start:stop])
         # Nothing, or a replacement character: an unfinished character, of at most four bytes.
         unfinished = not chunk or "\ufffd" in chunk
         if unfinished and stop < len(ids) and stop - start < 4:
             continue
         offsets += [(len(text), len(text) + len(chunk))] * (stop - start)
+        before = start if chunk else before
         text, start = text + chunk, stop
     return text, Encoded(list(ids), tile(offsets, len(text)), _pieces(offsets))
+
+
+def _continuation(tokenizer: Any, context: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of `ids` behind `context`: many decoders take the blank off a first word."""
+    if not context:
+        return _text(tokenizer, ids)
+    known, joined = _text(tokenizer, context), _text(tokenizer, [*context, *ids])
+    # An unfinished character may make a decoder give up the finished one before it.
+    return joined[len(known) :] if joined.startswith(known) else _text(tokenizer, ids)
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    )
 
 
 def tile(offsets: Sequence[Span], length: int) -> list[Span]:

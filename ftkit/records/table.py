@@ -17,7 +17,8 @@ class Table(Showable):
     Attributes:
         title: What the table shows.
         columns: Names of the columns, with units where they have one.
-        rows: One sequence a row; text is shown as it is (and escaped), numbers with 3 digits.
+        rows: One sequence a row; text is shown as it is (and escaped); numbers, NumPy's too,
+            with 3 digits behind the point unless they are whole.
         say: One sentence on what to see in it.
 
     Raises:

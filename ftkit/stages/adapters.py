@@ -1,27 +1,72 @@
 """LoRA adapters on one base: start from a clean base, and train in the compute dtype."""
 
+import warnings
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.integrations.neftune import neftune_post_forward_hook
 
 from ftkit.models import Loaded
 
 
-def fresh_base(model: nn.Module) -> nn.Module:
-    """Return `model` without the adapters that an earlier trainer left in it.
+def fresh_base(model: Any) -> Any:
+    """Return `model` as it was loaded: without what an earlier trainer left in it.
 
     PEFT puts its layers into the model in place, so building a second trainer on the same base
-    would stack adapters. The base's own weights are untouched.
+    would stack adapters; they are taken out, and the weights that PEFT froze are trainable again.
+    A run that was interrupted leaves NEFTune's noise on the embeddings; that goes, too. The
+    base's own weights are untouched. The earlier trainer's model is this base without adapter
+    from then on, so save an adapter first: ``trainer.save_model(folder)``.
     """
-    adapted = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, layer in adapted:
+    adapters = _adapters(model)
+    for name, layer in adapters.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    if adapters:
+        for parameter in model.parameters():
+            # Quantized weights are packed integers, in whatever dtype they are stored.
+            packed = hasattr(parameter, "quant_state") or not parameter.is_floating_point()
+            parameter.requires_grad_(not packed)
     for leftover in ("peft_config", "_hf_peft_config_loaded"):
         model.__dict__.pop(leftover, None)
+    # Without the hooks below, recomputed activations would carry no gradient to an adapter.
+    if model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
+    for module in model.modules():
+        _unhook(module)
     return model
+
+
+def warn_of_trained_adapter(model: nn.Module) -> None:
+    """Warn that `fresh_base` would throw trained weights away, if there are any."""
+    trained = any(
+        bool(weight.any())
+        for layer in _adapters(model).values()
+        for name, weight in layer.named_parameters()
+        if name.startswith("lora_B.")  # zero until the first step
+    )
+    if trained:
+        warnings.warn(
+            "the base carries a trained adapter of an earlier trainer, which is removed now: that "
+            "trainer's model becomes the bare base. Save it first (trainer.save_model(folder)); "
+            "where it is not needed any more, ftkit.stages.fresh_base(base.model) says so",
+            stacklevel=3,
+        )
+
+
+def _adapters(model: nn.Module) -> dict[str, BaseTunerLayer]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+
+
+def _unhook(module: nn.Module) -> None:
+    """Remove the forward hooks that trainers put on embeddings and nobody else would take off."""
+    for key, hook in list(module._forward_hooks.items()):
+        name = getattr(hook, "__name__", "")
+        # Defined anew at each call (`enable_input_require_grads`), so known by its name alone.
+        if hook is neftune_post_forward_hook or name.startswith("make_inputs_require_grad"):
+            del module._forward_hooks[key]
 
 
 def compute_dtype(base: Loaded) -> torch.dtype:

@@ -19,7 +19,8 @@ def answer(
 ) -> list[str]:
     """Return the model's greedy answer to each conversation, in one batch.
 
-    Greedy, so that a difference between two calls comes from the weights alone.
+    Greedy, so that a difference between two calls comes from the weights alone. An answer ends
+    with the tokenizer's EOS or any stop token of the model's generation settings.
 
     Args:
         model: A causal language model.
@@ -29,6 +30,8 @@ def answer(
         chat_template: Jinja source, None for the tokenizer's own.
         skip_special_tokens: Leave out the stop token and other special tokens.
     """
+    if not conversations:
+        return []
     renderer = Renderer.of(tokenizer, chat_template)
     prompts = [renderer.render(c, generation_prompt=True) for c in conversations]
     # Left padding, so that every row's answer begins right behind its prompt.
@@ -44,9 +47,16 @@ def answer(
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
                 pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=_stops(model, tokenizer),
             )
     finally:
         model.train(was_training)
     completions = out[:, batch["input_ids"].shape[1] :]
     return list(tokenizer.batch_decode(completions, skip_special_tokens=skip_special_tokens))
+
+
+def _stops(model: Any, tokenizer: Any) -> list[int] | None:
+    """Ids that end an answer; chat models often have more of them than the tokenizer's EOS."""
+    own = model.generation_config.eos_token_id
+    ids = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])}
+    return sorted(ids - {None}) or None

@@ -3,6 +3,7 @@
 Left out: packing and multi-GPU settings. Pass your own `trl.SFTConfig` as `args` for those.
 """
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -16,10 +17,15 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from ftkit.chat.annotated import MaskName
-from ftkit.chat.prepare import conversation, prepare, truncation
+from ftkit.chat.prepare import is_conversational, prepare, truncation
 from ftkit.errors import DataError
 from ftkit.models import Loaded
-from ftkit.stages.adapters import compute_dtype, fresh_base, match_compute_dtype
+from ftkit.stages.adapters import (
+    compute_dtype,
+    fresh_base,
+    match_compute_dtype,
+    warn_of_trained_adapter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,9 @@ class SFTRecipe:
         for name in ("steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"SFTRecipe: {name}={getattr(self, name)} must be at least 1")
+        for name in ("warmup_steps", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"SFTRecipe: {name}={getattr(self, name)} must not be negative")
         if not self.learning_rate > 0:
             raise ValueError(f"SFTRecipe: learning_rate={self.learning_rate} must be positive")
         if self.neftune_alpha is not None and self.neftune_alpha < 0:
@@ -78,14 +87,21 @@ def sft(
     """Build a TRL `SFTTrainer` on `base`, ready for ``train()``.
 
     Conversational rows get their labels from `ftkit.chat.annotate`, so what the inspector shows
-    is what the trainer trains. Other formats (``text``, tokenized) go to TRL as they are. An
-    adapter left on the base by an earlier call is removed first.
+    is what the trainer trains. Other formats (``text``, ``prompt`` and ``completion`` as text,
+    tokenized) go to TRL as they are.
+
+    There is one base in memory, and an adapter sits in it: a second call on the same base takes
+    the first trainer's adapter out, and that trainer's model becomes the bare base. Save it
+    before (``trainer.save_model(folder)``); a trained adapter is removed with a warning.
 
     Args:
         base: From `ftkit.load`.
-        dataset: Rows with ``messages``, or ``prompt`` and ``completion``, or any format of TRL.
+        dataset: Rows with ``messages``, ShareGPT's ``conversations``, or ``prompt`` and
+            ``completion``; ``tools`` (schemas or their JSON) go to the template. Or rows of the
+            other formats.
         eval_dataset: Held-out rows in the same format.
-        mask: See `ftkit.chat.annotate`.
+        mask: See `ftkit.chat.annotate`. Rows that are no conversations have no roles to mask by;
+            another mask than what TRL does with them is refused.
         response_template: See `ftkit.chat.annotate`.
         chat_template: Jinja source to train with; None for the tokenizer's own.
         recipe: Sizes and rates; see `SFTRecipe`.
@@ -93,25 +109,33 @@ def sft(
         callbacks: E.g. ``[ftkit.LiveMetrics()]``.
 
     Raises:
-        DataError: empty dataset, a row that cannot be rendered, or no row left to train on.
+        DataError: empty dataset, columns that SFT cannot use or that the mask does not fit, a row
+            that cannot be rendered, or no row left to train on.
     """
     recipe = recipe or SFTRecipe()
     args = args or _config(base, recipe, evaluate=eval_dataset is not None)
+    truncation_mode = getattr(args, "truncation_mode", "keep_start")
+    if truncation_mode != "keep_start":
+        raise DataError(
+            f"SFTConfig(truncation_mode={truncation_mode!r}) is not supported: a row without its "
+            "beginning is no conversation any more. Use 'keep_start', and a larger max_length"
+        )
     options: _Options = {
         "mask": mask,
         "response_template": response_template,
         "chat_template": chat_template,
         "max_length": args.max_length,
+        "text_field": args.dataset_text_field,
     }
     train = sft_rows(base, dataset, **options)
     held_out = None if eval_dataset is None else sft_rows(base, eval_dataset, **options)
-    model = fresh_base(base.model)
+    warn_of_trained_adapter(base.model)
     trainer = SFTTrainer(
-        model=model,
+        model=fresh_base(base.model),
         args=args,
         train_dataset=train,
         eval_dataset=held_out,
-        processing_class=base.tokenizer,
+        processing_class=_tokenizer(base, chat_template),
         peft_config=LoraConfig(
             r=recipe.lora_r,
             lora_alpha=recipe.lora_alpha,
@@ -133,6 +157,7 @@ class _Options(TypedDict):
     response_template: str | None
     chat_template: str | None
     max_length: int | None
+    text_field: str
 
 
 @runtime_checkable
@@ -140,6 +165,15 @@ class _Display(Protocol):
     """A callback that replaces the trainer's own progress display, such as `LiveMetrics`."""
 
     def attach(self, trainer: Any) -> Any: ...
+
+
+def _tokenizer(base: Loaded, chat_template: str | None) -> Any:
+    """The tokenizer that the trainer shows and saves: with the template that it trains."""
+    if chat_template is None:
+        return base.tokenizer
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = chat_template
+    return tokenizer
 
 
 def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
@@ -178,18 +212,26 @@ def sft_rows(
     response_template: str | None = None,
     chat_template: str | None = None,
     max_length: int | None = None,
+    text_field: str = "text",
 ) -> Dataset:
     """Return `dataset` with the `input_ids` and `labels` that `sft` would train on.
 
     Warns of rows whose answer `max_length` cuts or removes. For another evaluation set, or for
-    your own trainer; the arguments are those of `sft`.
+    your own trainer; the arguments are those of `sft`, and `text_field` is the column of plain
+    text, `trl.SFTConfig`'s ``dataset_text_field``.
 
     Raises:
-        DataError: empty dataset, a row that cannot be rendered, or no row left to train on.
+        DataError: as for `sft`.
     """
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"sft needs a datasets.Dataset, not a {type(dataset).__name__}: choose one entry of a "
+            "dict, and collect a stream with Dataset.from_list(list(stream.take(1000)))"
+        )
     if len(dataset) == 0:
         raise DataError("the dataset has no rows")
-    if conversation(dataset[0]) is None or "input_ids" in dataset.column_names:
+    if "input_ids" in dataset.column_names or not is_conversational(dataset):
+        _check_given(dataset.column_names, mask, text_field)
         return dataset
     prepared = prepare(
         base.tokenizer,
@@ -208,3 +250,28 @@ def sft_rows(
             + "; ".join(str(f) for f in findings)
         )
     return prepared
+
+
+def _check_given(columns: Sequence[str], mask: MaskName, text_field: str) -> None:
+    """Refuse rows that TRL would train in another way than `mask` says, or not at all."""
+    if "input_ids" in columns:
+        kind, does = "tokenized rows, which bring their own labels", None
+    elif {"chosen", "rejected"} & set(columns):
+        raise DataError(
+            f"columns {list(columns)} hold preferences (chosen, rejected), which the reward and "
+            "DPO stages take: SFT needs one answer a row, in 'messages'"
+        )
+    elif {"prompt", "completion"} <= set(columns):
+        kind, does = "prompts and completions as text", "completion"
+    elif text_field in columns:
+        kind, does = "plain text", "full"
+    else:
+        raise DataError(
+            f"columns {list(columns)} hold nothing that SFT trains on: give 'messages' (lists of "
+            f"role and content), 'prompt' and 'completion', {text_field!r}, or 'input_ids'"
+        )
+    if mask not in ("assistant", does):
+        only = f"TRL trains them by mask={does!r}; " if does else ""
+        raise DataError(
+            f"mask={mask!r} does not fit {kind}: {only}leave mask out, or give 'messages'"
+        )

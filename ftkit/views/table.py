@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import isnan
+from numbers import Integral, Real
 from typing import Any
 
 from ftkit.records.table import Table
 from ftkit.views._registry import to_html
 from ftkit.views.style import card, css
+
+_NUM = ' class="num"'
 
 
 @to_html.register
@@ -18,16 +22,34 @@ def table_html(record: Table) -> str:
 
 def rows_html(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return ``<table>`` with a header row; goes into a card."""
-    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    cells = list(rows)
+    numeric = [_is_numeric([row[k] for row in cells]) for k in range(len(columns))]
+    head = "".join(
+        f'<th scope="col"{_NUM if num else ""}>{escape(c)}</th>'
+        for c, num in zip(columns, numeric, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in cells)
     return (
         f'<div class="ft-scroll"><table class="ft-table ft-rows"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
+def _is_numeric(column: list[Any]) -> bool:
+    """Whether a column holds numbers, apart from empty cells."""
+    filled = [value for value in column if value is not None and str(value)]
+    return bool(filled) and all(map(_is_number, filled))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         return f"<td>{escape(str(value))}</td>"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-    return f'<td class="num">{shown}</td>'
+    if isinstance(value, Integral):
+        shown = f"{int(value):,}"
+    else:
+        shown = "NaN" if isnan(value) else f"{float(value):.3f}"
+    return f"<td{_NUM}>{shown}</td>"

@@ -8,13 +8,17 @@ from ftkit import chat, data
 from ftkit.errors import DataError
 
 
-def trl_trainer(base, dataset, tmp_path, **options) -> SFTTrainer:
+def trl_trainer(base, dataset, tmp_path, eval_dataset=None, **options) -> SFTTrainer:
     args = SFTConfig(
         output_dir=str(tmp_path), bf16=False, use_cpu=True, report_to="none",
         gradient_checkpointing=False, **options,
     )  # fmt: skip
     return SFTTrainer(
-        model=base.model, args=args, train_dataset=dataset, processing_class=base.tokenizer
+        model=base.model,
+        args=args,
+        train_dataset=dataset,
+        eval_dataset=eval_dataset,
+        processing_class=base.tokenizer,
     )
 
 
@@ -63,3 +67,55 @@ def test_a_trainer_without_rows_is_an_error(tiny_base, tmp_path) -> None:
         chat.annotate_batch(trainer, split="eval")
     with pytest.raises(DataError, match="rows=0"):
         chat.annotate_batch(trainer, rows=0)
+    with pytest.raises(DataError, match="split='test' is unknown"):
+        chat.annotate_batch(trainer, split="test")
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "wrapped"])
+def test_packed_rows_are_shown_without_roles_and_say_so(tiny_base, tmp_path, strategy) -> None:
+    rows = data.chatterbot("tech_support")
+    trainer = trl_trainer(
+        tiny_base, rows, tmp_path, packing=True, packing_strategy=strategy, max_length=256
+    )
+    batch = chat.annotate_batch(trainer, rows=2)
+    shown = [t.id for row in batch.rows for t in row.tokens if t.part != "pad"]
+    assert shown == [i for row in trainer.train_dataset.select(range(2)) for i in row["input_ids"]]
+    if strategy == "bfd":
+        lengths = [n for row in trainer.train_dataset.select(range(2)) for n in row["seq_lengths"]]
+        assert [len(row.tokens) for row in batch.rows] == lengths
+        # A sequence's first token follows on the one before it, so the collator masks it.
+        assert not any(row.tokens[0].trained for row in batch.rows)
+    assert {t.role for row in batch.rows for t in row.tokens} == {None}
+    (finding,) = [f for f in batch.findings if f.code == "packed-rows"]
+    assert finding.severity == "info"
+
+
+def test_rows_of_a_padding_free_batch_keep_their_roles(tiny_base, tmp_path) -> None:
+    trainer = trl_trainer(
+        tiny_base, data.chatterbot("tech_support"), tmp_path, padding_free=True, max_length=None,
+        pad_to_multiple_of=64,
+    )  # fmt: skip
+    batch = chat.annotate_batch(trainer, rows=3)
+    assert len(batch.rows) == 3
+    assert all("assistant" in {t.role for t in row.tokens} for row in batch.rows)
+    assert "packed-rows" not in {f.code for f in batch.findings}
+
+
+def test_datasets_whose_rows_cannot_be_looked_up_are_errors(tiny_base, tmp_path) -> None:
+    rows = data.chatterbot("tech_support").select(range(4))
+    trainer = trl_trainer(tiny_base, rows, tmp_path, eval_dataset={"one": rows, "two": rows})
+    with pytest.raises(DataError, match="the eval dataset is a dict"):
+        chat.annotate_batch(trainer, split="eval")
+    stream = trl_trainer(tiny_base, rows.to_iterable_dataset(), tmp_path, max_steps=1)
+    with pytest.raises(DataError, match="the train dataset is a IterableDataset"):
+        chat.annotate_batch(stream)
+
+
+def test_tools_of_a_row_do_not_hide_its_roles(tiny_base, tmp_path) -> None:
+    tiny_base.tokenizer.chat_template = chat.templates.get("qwen2_5")
+    tool = '[{"type": "function", "function": {"name": "weather_now", "description": "d"}}]'
+    messages = data.chatterbot("tech_support")[0]["messages"]
+    rows = Dataset.from_list([{"messages": messages, "tools": tool}] * 2)
+    (row,) = chat.annotate_batch(trl_trainer(tiny_base, rows, tmp_path), rows=1).rows
+    assert "weather_now" in row.text
+    assert "assistant" in {t.role for t in row.tokens}

@@ -1,5 +1,7 @@
 """`score` gives the model's own numbers and leaves the model as it was."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,3 +41,20 @@ def test_a_tokenizer_of_another_model_is_an_error(tiny_model, fresh_tokenizer) -
     messages = [{"role": "user", "content": "<|new|>"}]
     with pytest.raises(ValueError, match="the model knows 49152 ids"):
         score(tiny_model, annotate(fresh_tokenizer, messages))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_changes_no_number(tiny_base, side) -> None:
+    alone = annotate(tiny_base.tokenizer, CHAT)
+    pad = replace(alone.tokens[0], id=tiny_base.tokenizer.pad_token_id, part="pad", label=-100)
+    tokens = (pad, pad, *alone.tokens) if side == "left" else (*alone.tokens, pad, pad)
+    padded = score(tiny_base.model, replace(alone, tokens=tokens))
+    found = [t.logprob for t in padded.tokens if t.part != "pad"]
+    assert found == [t.logprob for t in score(tiny_base.model, alone).tokens]
+    assert [t.logprob for t in padded.tokens if t.part == "pad"] == [None, None]
+
+
+def test_a_row_of_padding_alone_has_no_logprobs(tiny_base) -> None:
+    alone = annotate(tiny_base.tokenizer, CHAT)
+    pads = tuple(replace(t, part="pad") for t in alone.tokens[:2])
+    assert score(tiny_base.model, replace(alone, tokens=pads)).loss(over="all") is None

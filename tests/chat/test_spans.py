@@ -2,9 +2,11 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from transformers import ByT5Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from ftkit.chat.spans import decode, encode, tile
 
@@ -65,3 +67,47 @@ def test_row_cut_inside_a_character_still_decodes(tokenizer) -> None:
     text, encoded = decode(tokenizer, ids)
     assert "\ufffd" in text
     assert encoded.spans[-1][1] == len(text)
+
+
+@pytest.fixture(scope="module")
+def llama2_style() -> PreTrainedTokenizerFast:
+    """Words with their blank as ``▁``, bytes for the rest; its decoder strips one first blank."""
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    vocab = {name: i for i, name in enumerate(names)}
+    merges = []
+    for word in ("▁Hello", "▁world", "▁you"):
+        for end in range(1, len(word) + 1):
+            vocab.setdefault(word[end - 1], len(vocab))
+            if end > 1 and word[:end] not in vocab:
+                vocab[word[:end]] = len(vocab)
+                merges.append((word[: end - 1], word[end - 1]))
+    core = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    core.decoder = decoders.Sequence(
+        [
+            *(decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello world you", "Hello  world 龘龘 you", "Hello   </s> world", "怎么办? Hello 🤖"]
+)
+def test_decoding_keeps_the_blanks_that_a_decoder_strips_off_a_first_word(
+    llama2_style, text
+) -> None:
+    ids = llama2_style(text)["input_ids"]
+    decoded, encoded = decode(llama2_style, ids)
+    assert decoded == llama2_style.decode(ids)
+    assert "".join(decoded[a:b] for a, b in encoded.spans) == decoded
+
+
+def test_a_cut_character_does_not_take_the_finished_one_before_it_along(llama2_style) -> None:
+    ids = llama2_style("龘龘")["input_ids"][:-1]
+    assert decode(llama2_style, ids)[0].startswith("龘\ufffd")

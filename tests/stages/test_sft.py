@@ -8,6 +8,9 @@ import warnings
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTConfig
 
 from ftkit import chat, data, stages
 from ftkit.errors import DataError
@@ -44,7 +47,7 @@ def test_labels_agree_with_trls_own_where_trl_knows_the_template(
     """TRL masks Llama 3 by its own training twin, an independent implementation."""
     from dataclasses import replace
 
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     fresh_tokenizer.chat_template = chat.templates.get("llama3")
     args = SFTConfig(
@@ -75,7 +78,8 @@ def test_a_second_trainer_starts_from_a_clean_base(tiny_base, rows) -> None:
     before = tiny_base.model(ids).logits.detach()
     trainer = stages.sft(tiny_base, rows, recipe=QUICK)
     trainer.train()
-    again = stages.sft(tiny_base, rows, recipe=QUICK)
+    with pytest.warns(UserWarning, match="trained adapter"):
+        again = stages.sft(tiny_base, rows, recipe=QUICK)
     adapted = [n for n, _ in again.model.named_modules() if n.endswith("lora_A.default")]
     assert adapted
     assert not any("base_layer.base_layer" in n for n, _ in again.model.named_modules())
@@ -110,8 +114,6 @@ def test_a_row_cut_by_max_length_is_a_warning_and_an_emptied_dataset_an_error(
 
 
 def test_bad_rows_are_errors_that_name_the_row(tiny_base, rows) -> None:
-    from datasets import Dataset
-
     with pytest.raises(DataError, match="no rows"):
         stages.sft(tiny_base, rows.select([]), recipe=QUICK)
     bad = [rows[0]["messages"], [{"role": "usr", "content": "hello"}]]
@@ -120,8 +122,6 @@ def test_bad_rows_are_errors_that_name_the_row(tiny_base, rows) -> None:
 
 
 def test_prompt_and_completion_rows_train_the_completion(tiny_base, rows) -> None:
-    from datasets import Dataset
-
     pairs = Dataset.from_dict(
         {
             "prompt": [m[:-1] for m in rows["messages"]],
@@ -133,9 +133,141 @@ def test_prompt_and_completion_rows_train_the_completion(tiny_base, rows) -> Non
 
 
 def test_recipes_refuse_sizes_that_make_no_sense() -> None:
-    for wrong in ({"steps": 0}, {"lora_r": 0}, {"learning_rate": 0.0}, {"neftune_alpha": -1.0}):
+    for wrong in (
+        *({"steps": 0}, {"lora_r": 0}, {"learning_rate": 0.0}, {"neftune_alpha": -1.0}),
+        *({"warmup_steps": -1}, {"eval_every": -1}),
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             stages.SFTRecipe(**wrong)
+
+
+def test_sharegpt_rows_train_the_answers_alone(tiny_base, rows) -> None:
+    names = {"user": "human", "assistant": "gpt"}
+    shared = Dataset.from_list(
+        [
+            {"conversations": [{"from": names[m["role"]], "value": m["content"]} for m in row]}
+            for row in rows["messages"]
+        ]
+    )
+    trainer = stages.sft(tiny_base, shared, recipe=QUICK)
+    assert trainer.train_dataset["labels"] == stages.sft_rows(tiny_base, rows)["labels"]
+    batch = chat.annotate_batch(trainer, rows=2)
+    assert {t.role for row in batch.rows for t in row.trained} == {"assistant"}
+
+
+def test_a_first_row_without_conversation_does_not_hand_the_others_to_trl(tiny_base, rows) -> None:
+    mixed = [
+        {"messages": None, "text": "a"},
+        {"messages": rows[0]["messages"], "text": "b"},
+    ]
+    with pytest.raises(DataError, match="row 0 has no conversation"):
+        stages.sft(tiny_base, Dataset.from_list(mixed), recipe=QUICK)
+
+
+TEXT = {"text": ["one", "two"]}
+PAIRS = {"prompt": ["one ", "two "], "completion": ["1", "2"]}
+TOKENIZED = {"input_ids": [[5, 6]], "labels": [[-100, 6]]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "mask"),
+    [(TEXT, "last_assistant"), (TEXT, "completion"), (PAIRS, "full"), (TOKENIZED, "full")],
+)
+def test_a_mask_that_rows_without_roles_cannot_follow_is_refused(tiny_base, columns, mask) -> None:
+    with pytest.raises(DataError, match=f"mask='{mask}' does not fit"):
+        stages.sft(tiny_base, Dataset.from_dict(columns), mask=mask, recipe=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("columns", "mask"),
+    [(TEXT, "assistant"), (TEXT, "full"), (PAIRS, "completion"), (TOKENIZED, "assistant")],
+)
+def test_rows_without_roles_train_by_the_mask_that_trl_gives_them(tiny_base, columns, mask) -> None:
+    trainer = stages.sft(tiny_base, Dataset.from_dict(columns), mask=mask, recipe=QUICK)
+    masked = [-100 in labels for labels in trainer.train_dataset["labels"]]
+    assert masked == [columns is not TEXT] * len(trainer.train_dataset)
+
+
+def test_columns_that_sft_cannot_use_are_refused_with_the_stage_that_takes_them(
+    tiny_base, rows
+) -> None:
+    asked, said = rows[0]["messages"][:1], rows[0]["messages"][1:]
+    preference = Dataset.from_list([{"prompt": asked, "chosen": said, "rejected": said}])
+    with pytest.raises(DataError, match="the reward and DPO stages take"):
+        stages.sft(tiny_base, preference, recipe=QUICK)
+    with pytest.raises(DataError, match=r"columns \['body'\] hold nothing that SFT trains on"):
+        stages.sft_rows(tiny_base, Dataset.from_dict({"body": ["one"]}))
+    named = stages.sft_rows(tiny_base, Dataset.from_dict({"body": ["one"]}), text_field="body")
+    assert named.column_names == ["body"]
+
+
+def test_datasets_without_numbered_rows_are_refused(tiny_base, rows) -> None:
+    with pytest.raises(DataError, match="not a IterableDataset"):
+        stages.sft(tiny_base, rows.to_iterable_dataset(), recipe=QUICK)
+    with pytest.raises(DataError, match="not a dict: choose one entry"):
+        stages.sft(tiny_base, rows, eval_dataset={"one": rows}, recipe=QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:.*keep_end:FutureWarning")
+def test_cutting_the_beginning_of_rows_is_refused_by_name(tiny_base, rows, tmp_path) -> None:
+    args = SFTConfig(output_dir=str(tmp_path), truncation_mode="keep_end", bf16=False, use_cpu=True)
+    with pytest.raises(DataError, match="truncation_mode='keep_end'"):
+        stages.sft(tiny_base, rows, args=args)
+
+
+def test_the_trainer_keeps_the_template_that_it_trains_with(tiny_base, rows) -> None:
+    own, other = tiny_base.tokenizer.chat_template, chat.templates.get("llama3")
+    trainer = stages.sft(tiny_base, rows, chat_template=other, recipe=QUICK)
+    assert trainer.processing_class.chat_template == other
+    assert tiny_base.tokenizer.chat_template == own
+    batch = chat.annotate_batch(trainer, rows=2)
+    assert {t.role for row in batch.rows for t in row.trained} == {"assistant"}
+
+
+class Interrupt(TrainerCallback):
+    def on_step_end(self, *_args, **_kwargs) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_interrupted_noisy_run_leaves_no_noise_on_the_base(
+    tiny_base, rows, tmp_path, checkpointing
+) -> None:
+    trainable = {n: p.requires_grad for n, p in tiny_base.model.named_parameters()}
+    args = SFTConfig(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=2, bf16=False,
+        use_cpu=True, report_to="none", neftune_noise_alpha=50.0,
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
+    noisy = stages.sft(tiny_base, rows, args=args, callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        noisy.train()
+    with pytest.warns(UserWarning, match="trained adapter"):
+        quiet = stages.sft(tiny_base, rows, recipe=QUICK)
+    ids = torch.tensor([tiny_base.tokenizer("My printer is not printing.")["input_ids"]])
+    quiet.model.train()
+    with torch.no_grad():
+        torch.testing.assert_close(quiet.model(ids).logits, quiet.model(ids).logits, rtol=0, atol=0)
+    base = fresh_base(tiny_base.model)
+    assert not base.get_input_embeddings()._forward_hooks
+    assert not base.is_activation_checkpointing
+    assert {n: p.requires_grad for n, p in base.named_parameters()} == trainable
+
+
+def test_only_a_trained_adapter_is_removed_with_a_warning(tiny_base, rows) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        stages.sft(tiny_base, rows, recipe=QUICK)
+        trainer = stages.sft(tiny_base, rows, recipe=stages.SFTRecipe(steps=1, warmup_steps=0))
+    trainer.train()
+    with pytest.warns(UserWarning, match="trainer.save_model") as caught:
+        trainer = stages.sft(tiny_base, rows, recipe=QUICK)
+    assert [w.filename for w in caught if "save_model" in str(w.message)] == [__file__]
+    trainer.train()
+    fresh_base(tiny_base.model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        stages.sft(tiny_base, rows, recipe=QUICK)
 
 
 @pytest.fixture
@@ -173,3 +305,19 @@ def test_answers_are_greedy_and_leave_the_models_mode_alone(base) -> None:
     assert one == stages.answer(base.model, base.tokenizer, asked, max_new_tokens=6)
     alone = stages.answer(base.model, base.tokenizer, asked[1:], max_new_tokens=6)
     assert alone[0] == one[1], "left padding changed an answer"
+
+
+def test_no_conversations_have_no_answers(tiny_base) -> None:
+    assert stages.answer(tiny_base.model, tiny_base.tokenizer, []) == []
+
+
+def test_an_answer_ends_with_every_stop_token_of_the_model(tiny_base) -> None:
+    model, tokenizer = tiny_base.model, tiny_base.tokenizer
+    asked = [[{"role": "user", "content": "Say hello."}]]
+    whole = stages.answer(model, tokenizer, asked, max_new_tokens=6, skip_special_tokens=False)
+    prompt = tokenizer.apply_chat_template(asked[0], add_generation_prompt=True)["input_ids"]
+    first = int(model.eval()(torch.tensor([prompt])).logits[0, -1].argmax())
+    model.generation_config.eos_token_id = [first]
+    (stopped,) = stages.answer(model, tokenizer, asked, max_new_tokens=6, skip_special_tokens=False)
+    assert stopped == tokenizer.decode([first])
+    assert len(whole[0]) > len(stopped)

@@ -1,5 +1,6 @@
 """Tables and audits as HTML: whole, escaped, with the numbers readable."""
 
+import numpy as np
 import pytest
 
 from ftkit.chat import audit, templates
@@ -15,6 +16,21 @@ def test_a_table_escapes_text_and_rounds_numbers() -> None:
     assert '<td class="num">12,345</td>' in html
     assert '<td class="num">0.123</td>' in html
     assert table.to_pandas().shape == (1, 3)
+
+
+def test_numbers_of_numpy_are_numbers_and_a_missing_one_is_named() -> None:
+    row = [np.float32(0.12345), np.int64(12345), float("nan"), np.bool_(True)]
+    html = Table("T", ["a", "b", "c", "d"], [row]).to_html()
+    for shown in ("0.123", "12,345", "NaN"):
+        assert f'<td class="num">{shown}</td>' in html
+    assert "<td>True</td>" in html
+
+
+def test_the_header_over_numbers_stands_where_the_numbers_stand() -> None:
+    html = Table("T", ["n", "x", "what"], [(1, None, "a"), (2, 0.5, 3)]).to_html()
+    for right in ("n", "x"):
+        assert f'<th scope="col" class="num">{right}</th>' in html
+    assert '<th scope="col">what</th>' in html
 
 
 def test_a_row_of_another_length_is_an_error_that_names_it() -> None:
