@@ -14,6 +14,9 @@ _NAMES = {
     "load": "ftkit.models",
     "settings": "ftkit.profiles",
     "LiveMetrics": "ftkit.widgets",
+    "PPOConfig": "ftkit.stages.ppo",
+    "PPOTrace": "ftkit.records",
+    "PPOTrainer": "ftkit.stages.ppo",
 }
 
 __all__ = ["__version__", *_ROOMS, *_NAMES]
@@ -21,7 +24,10 @@ __all__ = ["__version__", *_ROOMS, *_NAMES]
 if TYPE_CHECKING:
     from ftkit.models import load as load
     from ftkit.profiles import settings as settings
+    from ftkit.records import PPOTrace as PPOTrace
     from ftkit.showing import display as display
+    from ftkit.stages.ppo import PPOConfig as PPOConfig
+    from ftkit.stages.ppo import PPOTrainer as PPOTrainer
     from ftkit.widgets import LiveMetrics as LiveMetrics
 
 

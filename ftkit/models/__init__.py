@@ -1,6 +1,8 @@
 """Where weights come from: found, fetched, verified, quantized, and put on the right device.
 
-Left out on purpose: training, data, adapters' files, and anything that runs code from a model
+Also the roles that share one base: adapters and heads for policy, reference and reward model.
+
+Left out on purpose: training, data, and anything that runs code from a model
 repository. torch and transformers are imported when a name of this room is first used.
 """
 
@@ -10,22 +12,45 @@ from typing import TYPE_CHECKING, Any
 from ftkit.models.quiet import hush_bitsandbytes
 
 _HOMES = {
+    "Completions": "generation",
     "Loaded": "loading",
+    "LoraAdapter": "lora",
+    "Roles": "roles",
+    "TokenOutputs": "roles",
     "cache_dir": "cache",
     "compute_dtype": "hardware",
     "fetch": "loading",
     "load": "loading",
     "load_tokenizer": "loading",
     "memory_mb": "memory",
+    "read_adapter": "lora",
+    "strip_adapters": "lora",
 }
 
-__all__ = ["Loaded", "cache_dir", "compute_dtype", "fetch", "load", "load_tokenizer", "memory_mb"]
+__all__ = [
+    "Completions",
+    "Loaded",
+    "LoraAdapter",
+    "Roles",
+    "TokenOutputs",
+    "cache_dir",
+    "compute_dtype",
+    "fetch",
+    "load",
+    "load_tokenizer",
+    "memory_mb",
+    "read_adapter",
+    "strip_adapters",
+]
 
 if TYPE_CHECKING:
     from ftkit.models.cache import cache_dir
+    from ftkit.models.generation import Completions
     from ftkit.models.hardware import compute_dtype
     from ftkit.models.loading import Loaded, fetch, load, load_tokenizer
+    from ftkit.models.lora import LoraAdapter, read_adapter, strip_adapters
     from ftkit.models.memory import memory_mb
+    from ftkit.models.roles import Roles, TokenOutputs
 
 hush_bitsandbytes()  # transformers imports bitsandbytes, so this comes before it
 

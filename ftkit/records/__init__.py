@@ -2,6 +2,18 @@
 
 from ftkit.records.history import RunHistory
 from ftkit.records.metric_guide import METRICS, Metric, explain
+from ftkit.records.ppo_trace import PPOIteration, PPOTrace, PPOTraceConfig, PPOUpdate, Start
 from ftkit.records.table import Table
 
-__all__ = ["METRICS", "Metric", "RunHistory", "Table", "explain"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "PPOIteration",
+    "PPOTrace",
+    "PPOTraceConfig",
+    "PPOUpdate",
+    "RunHistory",
+    "Start",
+    "Table",
+    "explain",
+]

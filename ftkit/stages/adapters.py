@@ -4,11 +4,11 @@ import warnings
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from ftkit.models import Loaded
+from ftkit.models.lora import strip_adapters, tuner_layers
 
 
 def fresh_base(model: Any) -> Any:
@@ -20,17 +20,13 @@ def fresh_base(model: Any) -> Any:
     base's own weights are untouched. The earlier trainer's model is this base without adapter
     from then on, so save an adapter first: ``trainer.save_model(folder)``.
     """
-    adapters = _adapters(model)
-    for name, layer in adapters.items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    if adapters:
+    adapted = any(True for _ in tuner_layers(model))
+    strip_adapters(model)
+    if adapted:
         for parameter in model.parameters():
             # Quantized weights are packed integers, in whatever dtype they are stored.
             packed = hasattr(parameter, "quant_state") or not parameter.is_floating_point()
             parameter.requires_grad_(not packed)
-    for leftover in ("peft_config", "_hf_peft_config_loaded"):
-        model.__dict__.pop(leftover, None)
     # Without the hooks below, recomputed activations would carry no gradient to an adapter.
     if model.is_activation_checkpointing:
         model.activation_checkpointing_disable()
@@ -43,7 +39,7 @@ def warn_of_trained_adapter(model: nn.Module) -> None:
     """Warn that `fresh_base` would throw trained weights away, if there are any."""
     trained = any(
         bool(weight.any())
-        for layer in _adapters(model).values()
+        for layer in tuner_layers(model)
         for name, weight in layer.named_parameters()
         if name.startswith("lora_B.")  # zero until the first step
     )
@@ -54,10 +50,6 @@ def warn_of_trained_adapter(model: nn.Module) -> None:
             "where it is not needed any more, ftkit.stages.fresh_base(base.model) says so",
             stacklevel=3,
         )
-
-
-def _adapters(model: nn.Module) -> dict[str, BaseTunerLayer]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
 
 
 def _unhook(module: nn.Module) -> None:

@@ -5,12 +5,8 @@ text that the model must produce around an answer's content, and which blanks of
 template trims. Nothing here is computed by ftkit.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 IM_END = "<|im_end|>"
 TURN = "<turn|>"
@@ -93,18 +89,3 @@ PARTS_ONLY = {"idefics3", "llava_next", "smolvlm"}
 NO_SYSTEM = {"gemma"}
 # Their own markers, not the derivation, decide.
 OWN_MARKERS = {"lfm2_2_5", "lfm2_2_5_v2", "lfm2_2_5_vl"}
-
-
-def byte_tokenizer(template: str) -> PreTrainedTokenizerFast:
-    """One token a byte, and one for each marker of `template`: no token crosses a boundary."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    markers = set(re.findall(r"<[|｜/]?[A-Za-z_][\w▁｜|]*[|｜]?>", template))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<BOS>", eos_token="<EOS>", pad_token="<PAD>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": sorted(markers)})
-    tokenizer.chat_template = template
-    return tokenizer

@@ -3,7 +3,8 @@
 import copy
 
 import pytest
-from families import FAMILIES, OWN_MARKERS, byte_tokenizer
+from byte_level import byte_tokenizer
+from families import FAMILIES, OWN_MARKERS
 
 from ftkit.chat import audit, templates
 

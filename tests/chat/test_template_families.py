@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from families import FAMILIES, NO_SYSTEM, OWN_MARKERS, PARTS_ONLY, byte_tokenizer
+from byte_level import byte_tokenizer
+from families import FAMILIES, NO_SYSTEM, OWN_MARKERS, PARTS_ONLY
 
 from ftkit.chat import annotate, templates
 from ftkit.chat.audit import differences

@@ -1,0 +1,81 @@
+"""Sampling from exactly the distribution that is scored: softmax(z/τ) and nothing else.
+
+Written out instead of calling `generate`, which takes top-k, repetition penalties and the like
+from a checkpoint's files. With them PPO's ratio is not 1 before the first update.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ftkit.models.heads import position_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Sampled answers.
+
+    Attributes:
+        ids: ``(batch, completion)`` tokens; the pad id behind the first stop token.
+        mask: Bool ``(batch, completion)``, true at sampled tokens, the stop token included.
+        logprobs: ``(batch, completion)`` of the sampler in nats, 0 at padding.
+        ended: Bool ``(batch,)``, true where a stop token was sampled.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    ended: Tensor
+
+
+@torch.no_grad()
+def sample(
+    decoder: Any,
+    logits_of: Callable[[Tensor], Tensor],
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    stop_ids: Tensor,
+    pad_id: int,
+    generator: torch.Generator | None = None,
+) -> Completions:
+    """Sample a completion of at most `max_new_tokens` tokens for each left-padded prompt.
+
+    Args:
+        decoder: The model without its LM head.
+        logits_of: Its LM head, ``(batch, hidden) -> (batch, vocab)``.
+        prompt_ids: ``(batch, time)``.
+        prompt_mask: Bool ``(batch, time)``.
+        max_new_tokens: Longest completion.
+        temperature: τ > 0.
+        stop_ids: ``(stops,)`` tokens that end a completion.
+        pad_id: What fills a completion up; may be a stop token too.
+        generator: Source of randomness on the model's device; None for the global one.
+    """
+    cache = DynamicCache(config=decoder.config)
+    new_ids, mask, positions = prompt_ids, prompt_mask, position_ids(prompt_mask)
+    done = torch.zeros_like(prompt_mask[:, 0])
+    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    while len(columns) < max_new_tokens and not done.all():
+        states = decoder(
+            input_ids=new_ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            cache=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]  # (batch, hidden)
+        logp = torch.log_softmax(logits_of(states) / temperature, -1)
+        drawn = torch.multinomial(logp.exp(), 1, generator=generator)  # (batch, 1)
+        new_ids = drawn.masked_fill(done[:, None], pad_id)
+        columns.append((new_ids, ~done[:, None], logp.gather(1, drawn)))
+        done = done | torch.isin(drawn[:, 0], stop_ids)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+        positions = positions[:, -1:] + 1
+    ids, real, logprobs = (torch.cat(column, 1) for column in zip(*columns, strict=True))
+    return Completions(ids, real, logprobs.masked_fill(~real, 0.0), done)

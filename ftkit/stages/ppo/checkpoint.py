@@ -1,0 +1,132 @@
+"""Checkpoints that a kill at any moment cannot spoil.
+
+Each is a folder ``round-000012`` that appears whole, by a rename; the one before it is removed
+only then. Everything is safetensors and JSON.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ftkit.errors import RecordError
+from ftkit.models.roles import Roles
+from ftkit.records.ppo_trace import PPOTrace
+from ftkit.stages.ppo.config import PPOConfig
+
+_VERSION = 1
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands between two rounds.
+
+    Attributes:
+        round: Rounds done.
+        kl_coef: β of the next round.
+        order: Prompt indices not yet used in this pass over the prompts.
+        history: What was logged, one dict a round.
+    """
+
+    round: int
+    kl_coef: float
+    order: list[int]
+    history: list[dict[str, float]]
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    roles: Roles,
+    optimizer: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+    trace: PPOTrace,
+    config: PPOConfig,
+) -> Path:
+    """Write a checkpoint of `progress` into `folder`, whole or not at all, and drop older ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"round-{progress.round:06d}"
+    draft = folder / f".draft-{progress.round:06d}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    roles.save(draft / "roles")
+    trace.save(draft / "trace")
+    tensors = {f"rng.{name}": g.get_state() for name, g in generators.items()}
+    save_file({**tensors, **_flat(optimizer)}, draft / "state.safetensors")
+    state = {"version": _VERSION, "config": asdict(config), **asdict(progress)}
+    (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
+    for old in folder.glob("round-*"):
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in `folder`, None when there is none."""
+    return max(folder.glob("round-*"), default=None)
+
+
+def read_progress(checkpoint: Path, config: PPOConfig) -> Progress:
+    """Return where the run of `checkpoint` stood.
+
+    Raises:
+        RecordError: damaged, of another version, or of a run with another config (named).
+    """
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        version, saved = state.pop("version"), state.pop("config")
+        progress = Progress(**state)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{checkpoint} is damaged ({error}); delete it to start anew") from error
+    if version != _VERSION:
+        raise RecordError(f"{checkpoint} is of version {version}; this ftkit reads {_VERSION}")
+    changed = [name for name, value in asdict(config).items() if saved.get(name) != value]
+    if changed:
+        raise RecordError(
+            f"{checkpoint} is of a run with other {', '.join(changed)}: use its config to resume, "
+            "or another output_dir to start anew"
+        )
+    return progress
+
+
+def restore(
+    checkpoint: Path, optimizer: torch.optim.Optimizer, generators: Mapping[str, torch.Generator]
+) -> None:
+    """Put the optimizer and the generators back as they were.
+
+    Raises:
+        RecordError: the tensors are damaged or belong to another optimizer.
+    """
+    try:
+        tensors = load_file(checkpoint / "state.safetensors")
+        for name, generator in generators.items():
+            generator.set_state(tensors[f"rng.{name}"])
+        _unflatten(optimizer, tensors)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise RecordError(f"{checkpoint} is damaged ({error}); delete it to start anew") from error
+
+
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(value).cpu().contiguous()
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+    }
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

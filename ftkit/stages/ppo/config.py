@@ -1,0 +1,111 @@
+"""The choices of a PPO run, each with its unit and where it comes from.
+
+Numbers in brackets, [P1] …, refer to the policy details of "The N Implementation Details of RLHF
+with PPO" (Huang et al. 2023), [G1] … to its general details.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ftkit.algos.kl import KLEstimator
+
+
+@dataclass(frozen=True, slots=True)
+class PPOConfig:
+    """Sizes, rates and switches of `PPOTrainer`.
+
+    Attributes:
+        iterations: Rollout-then-update rounds.
+        batch_size: Prompts, and so completions, a round.
+        minibatches: Optimizer steps an epoch; must divide `batch_size`. [P7]
+        epochs: Passes over a round's completions.
+        micro_batch: Rows a forward and backward pass; gradients are accumulated. [P7]
+        max_prompt_tokens: Longest prompt; a longer one is refused, never cut.
+        max_new_tokens: Longest completion.
+        temperature: Divides the logits when sampling *and* in every log-probability. [P1]
+        missing_eos_penalty: Taken from the score of a completion that does not end; 0 for none.
+            Replaces the fixed score of −1 in the original. [P5]
+        learning_rate: Of adapter and value head, at the start.
+        lr_schedule: ``"linear"`` to 0 over the run [G5], or ``"constant"``.
+        adam_epsilon: 1e-5 as in the original; PyTorch's 1e-8 makes early steps larger.
+        max_grad_norm: Gradient norm is clipped to this; L2.
+        gamma: Discount; 1 for completions. [P6]
+        lam: λ of GAE.
+        clip_range: ε of the policy loss.
+        clip_range_value: ε of the value loss, in score units; None switches clipping off. [P10]
+        value_coef: Weight of the value loss.
+        entropy_coef: Weight of the entropy bonus.
+        kl_coef: β, the price of a nat of KL from the reference, in score units. [P8]
+        kl_estimator: Per-token KL in the reward: ``"k1"`` (log ratio), ``"k2"`` or ``"k3"``.
+        kl_target: Sequence KL in nats that an adaptive β steers to; None keeps β fixed. [P11]
+        kl_horizon: Episodes over which the adaptive β reacts. [P11]
+        whiten_rewards: Scale token rewards to variance 1, mean unshifted. [P9]
+        whiten_advantages: Scale advantages to mean 0 and variance 1 over real tokens. [P9]
+        lora_r: Rank of the policy adapter, where the base brings none.
+        lora_alpha: Its scale.
+        trace_rows: Completions a round whose every tensor is kept in the trace.
+        checkpoint_every: Rounds between checkpoints.
+        seed: Of adapter, sampling and shuffling; one a process. [G6]
+    """
+
+    iterations: int = 20
+    batch_size: int = 16
+    minibatches: int = 2
+    epochs: int = 2
+    micro_batch: int = 8
+    max_prompt_tokens: int = 256
+    max_new_tokens: int = 24
+    temperature: float = 1.0
+    missing_eos_penalty: float = 0.0
+    learning_rate: float = 3e-4
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    adam_epsilon: float = 1e-5
+    max_grad_norm: float = 1.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip_range: float = 0.2
+    clip_range_value: float | None = 0.2
+    value_coef: float = 0.1
+    entropy_coef: float = 0.0
+    kl_coef: float = 0.05
+    kl_estimator: KLEstimator = "k1"
+    kl_target: float | None = None
+    kl_horizon: int = 10_000
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    lora_r: int = 16
+    lora_alpha: int = 32
+    trace_rows: int = 4
+    checkpoint_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must be at least 1")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must be above 0")
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must not be negative")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must lie in [0, 1]")
+        if self.batch_size % self.minibatches:
+            raise ValueError(
+                f"PPOConfig: minibatches={self.minibatches} must divide batch_size="
+                f"{self.batch_size}"
+            )
+        if self.lr_schedule not in ("linear", "constant"):
+            raise ValueError(f"PPOConfig: lr_schedule={self.lr_schedule!r}: linear or constant")
+        if self.clip_range_value is not None and not self.clip_range_value > 0:
+            raise ValueError("PPOConfig: clip_range_value must be above 0, or None for no clipping")
+
+
+_COUNTS = (
+    *("iterations", "batch_size", "minibatches", "epochs", "micro_batch", "max_prompt_tokens"),
+    *("max_new_tokens", "kl_horizon", "lora_r", "lora_alpha", "checkpoint_every"),
+)
+_POSITIVE = ("temperature", "learning_rate", "adam_epsilon", "max_grad_norm", "clip_range")
+_NOT_NEGATIVE = (*("missing_eos_penalty", "value_coef", "entropy_coef", "kl_coef", "trace_rows"),)

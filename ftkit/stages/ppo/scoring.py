@@ -1,0 +1,125 @@
+"""Step 2: what the completions are worth, and what each token is paid.
+
+A reward is a Python function of prompts and completions, the reward role of `Roles`, or a
+weighted mix. The score goes to the last real token; every token pays β a nat of KL from the
+reference (detail P8 of Huang et al. 2023).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ftkit.algos import token_kl, token_rewards, whiten
+from ftkit.models.roles import Roles
+from ftkit.stages.ppo.config import PPOConfig
+from ftkit.stages.ppo.rollout import Rollout
+
+RewardFunction: TypeAlias = Callable[[list[str], list[str]], Sequence[float]]
+Reward: TypeAlias = RewardFunction | Literal["model"]
+RewardMix: TypeAlias = Reward | Mapping[str, tuple[float, Reward]]
+
+
+class RewardError(ValueError):
+    """A reward that raised, returned the wrong number of scores, or one that is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one round's completions earned.
+
+    Attributes:
+        parts: Name → ``(batch,)`` scores of each reward, before weights.
+        scores: ``(batch,)`` weighted sum, as the rewards gave it.
+        paid: ``(batch,)`` scores after the penalty for completions that do not end.
+        ref_logprobs: ``(batch, completion)`` of the reference, in nats.
+        kl: ``(batch, completion)`` per-token estimate in nats.
+        token_rewards: ``(batch, completion)``, −β·KL, plus the paid score at the last real token.
+        rewards: ``(batch, completion)``, what GAE sees: the same, whitened where asked.
+    """
+
+    parts: dict[str, Tensor]
+    scores: Tensor
+    paid: Tensor
+    ref_logprobs: Tensor
+    kl: Tensor
+    token_rewards: Tensor
+    rewards: Tensor
+
+
+def named_rewards(reward: RewardMix) -> dict[str, tuple[float, Reward]]:
+    """Return any reward as a mix: name → (weight, reward).
+
+    Raises:
+        TypeError: neither a function, nor ``"model"``, nor a mix of those.
+    """
+    if isinstance(reward, Mapping):
+        mix = dict(reward)
+    else:
+        mix = {getattr(reward, "__name__", "model"): (1.0, reward)}
+    for name, (_, part) in mix.items():
+        if part != "model" and not callable(part):
+            raise TypeError(f"reward {name!r} is {part!r}; give a function or 'model'")
+    return mix
+
+
+def score(
+    roles: Roles, rollout: Rollout, reward: RewardMix, kl_coef: float, config: PPOConfig
+) -> Scored:
+    """Ask the rewards and the reference, and pay each token.
+
+    Raises:
+        RewardError: names the reward and the row.
+    """
+    parts = {
+        name: _ask(roles, rollout, name, part) for name, (_, part) in named_rewards(reward).items()
+    }
+    weights = {name: weight for name, (weight, _) in named_rewards(reward).items()}
+    scores = torch.stack([weights[name] * part for name, part in parts.items()]).sum(dim=0)
+    paid = scores - config.missing_eos_penalty * (~rollout.ended).to(scores.dtype)
+    with torch.no_grad(), roles.as_reference():
+        reference = roles.logprobs_and_values(
+            rollout.ids,
+            rollout.attention,
+            rollout.start,
+            temperature=config.temperature,
+            with_values=False,
+        )
+    kl = token_kl(rollout.logprobs, reference.logprobs, rollout.mask, config.kl_estimator)
+    tokens = token_rewards(paid, kl, rollout.mask, kl_coef)
+    rewards = whiten(tokens, rollout.mask, shift_mean=False) if config.whiten_rewards else tokens
+    return Scored(parts, scores, paid, reference.logprobs, kl, tokens, rewards)
+
+
+def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
+    if reward == "model":
+        with torch.no_grad():
+            scores = roles.scores(rollout.ids, rollout.attention).float()
+    else:
+        scores = _call(name, reward, rollout).to(rollout.logprobs.device)
+    if not torch.isfinite(scores).all():
+        row = int((~torch.isfinite(scores)).nonzero()[0])
+        raise RewardError(
+            f"reward {name!r} gave {float(scores[row])} for row {row}, completion "
+            f"{rollout.completions[row][:80]!r}: return finite numbers"
+        )
+    return scores
+
+
+def _call(name: str, reward: RewardFunction, rollout: Rollout) -> Tensor:
+    try:
+        scores = reward(list(rollout.prompts), list(rollout.completions))
+    except Exception as error:
+        raise RewardError(
+            f"reward {name!r} raised {type(error).__name__}: {error}, on a batch of "
+            f"{len(rollout.completions)} completions"
+        ) from error
+    given = torch.as_tensor(scores, dtype=torch.float32).flatten()
+    if len(given) != len(rollout.completions):
+        raise RewardError(
+            f"reward {name!r} returned {len(given)} scores for {len(rollout.completions)} "
+            "completions: return one a completion, in order"
+        )
+    return given

@@ -1,0 +1,282 @@
+"""The loop: rollout → score → advantages → updates, over and over.
+
+Reads like the pseudo-code of PPO for language models; each step is one file beside this one. Left
+out on purpose: several processes, a critic of its own, and sampling engines.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from ftkit.algos import AdaptiveKL, FixedKL, KLController, gae, whiten
+from ftkit.chat.render import Messages
+from ftkit.errors import DataError
+from ftkit.models import Loaded
+from ftkit.models.roles import Roles
+from ftkit.records.ppo_trace import PPOTrace
+from ftkit.stages.ppo import checkpoint
+from ftkit.stages.ppo.config import PPOConfig
+from ftkit.stages.ppo.metrics import rollout_metrics, update_metrics
+from ftkit.stages.ppo.rollout import collect
+from ftkit.stages.ppo.scoring import RewardMix, named_rewards, score
+from ftkit.stages.ppo.tracing import Round, trace_config, traced
+from ftkit.stages.ppo.update import updates
+
+
+class PPOTrainer:
+    """PPO on one quantized base, with every intermediate tensor on record.
+
+    Attributes:
+        roles: Policy, reference and reward model on one base.
+        config: The choices of the run.
+        trace: A `PPOTrace`: every tensor of a few completions a round.
+        history: What was logged, one dict a round.
+        output_dir: Where checkpoints go.
+    """
+
+    def __init__(
+        self,
+        base: Loaded,
+        prompts: Sequence[Messages] | Any,
+        *,
+        reward: RewardMix,
+        config: PPOConfig | None = None,
+        roles: Roles | None = None,
+        output_dir: str | Path | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        """Prepare a run; `train` starts or resumes it.
+
+        Args:
+            base: From `ftkit.load`. An adapter that `ftkit.stages.sft` left on it becomes the
+                start of the policy and, frozen, the reference.
+            prompts: Conversations that end with the user's turn; or a dataset with the column
+                ``prompt`` (conversations) or ``messages`` (their last answer is left out).
+            reward: ``(prompts, completions) -> scores``, ``"model"`` for the reward role, or a
+                mix ``{"name": (weight, reward), …}``.
+            config: See `PPOConfig`.
+            roles: Roles already on `base`, e.g. with a reward model; built when None.
+            output_dir: For checkpoints; a run that finds one there resumes it. A new temporary
+                folder when None.
+            callbacks: E.g. ``[ftkit.LiveMetrics()]``.
+
+        Raises:
+            DataError: fewer prompts than `config.batch_size`.
+            TypeError: a reward of another kind.
+            SettingsError: the reward ``"model"`` without a reward role.
+        """
+        self.config = config or PPOConfig()
+        self.base = base
+        self.prompts = conversations(prompts)
+        if len(self.prompts) < self.config.batch_size:
+            raise DataError(
+                f"{len(self.prompts)} prompts for batch_size={self.config.batch_size}: give more "
+                "prompts or a smaller batch"
+            )
+        self.reward = reward
+        self.roles = roles or Roles(
+            base,
+            lora_r=self.config.lora_r,
+            lora_alpha=self.config.lora_alpha,
+            seed=self.config.seed,
+        )
+        if any(part == "model" for _, part in named_rewards(reward).values()):
+            with self.roles.as_reward():
+                pass
+        self.output_dir = Path(output_dir or tempfile.mkdtemp(prefix="ftkit-ppo-"))
+        self.callbacks = list(callbacks)
+        self.trace = PPOTrace(trace_config(self.config))
+        self.progress = checkpoint.Progress(0, self.config.kl_coef, [], [])
+        device = self.roles.model.device
+        self.generators = {
+            "sampling": torch.Generator(device).manual_seed(self.config.seed),
+            "shuffling": torch.Generator().manual_seed(self.config.seed),
+        }
+        self.optimizer = self._new_optimizer()
+        self.controller: KLController = (
+            FixedKL()
+            if self.config.kl_target is None
+            else AdaptiveKL(target=self.config.kl_target, horizon=self.config.kl_horizon)
+        )
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """What was logged, one dict a round."""
+        return self.progress.history
+
+    def train(self) -> list[dict[str, float]]:
+        """Run the rounds that are left, resuming from a checkpoint in `output_dir`.
+
+        Every call starts from the last checkpoint there, the first one from round 0. So an
+        interrupted, failed or killed run goes on to the same numbers as one that was left alone.
+
+        Returns:
+            The history.
+
+        Raises:
+            RewardError: a reward that raised or returned something unusable; names the row.
+            DataError: a prompt that is too long.
+            RecordError: a checkpoint in `output_dir` that is damaged or of another config.
+        """
+        self._resume()
+        events = _Events(self.config, self.callbacks, self.progress.round)
+        events.begin()
+        try:
+            while self.progress.round < self.config.iterations:
+                metrics = self._round()
+                self.progress.round += 1
+                self.history.append(metrics)
+                if self.progress.round % self.config.checkpoint_every == 0:
+                    self.save()
+                events.step(metrics)
+        finally:
+            events.end()
+        return self.history
+
+    def save(self) -> Path:
+        """Write a checkpoint of the state between two rounds; return its folder."""
+        return checkpoint.save(
+            self.output_dir,
+            self.progress,
+            self.roles,
+            self.optimizer,
+            self.generators,
+            self.trace,
+            self.config,
+        )
+
+    def _round(self) -> dict[str, float]:
+        config, began = self.config, time.monotonic()
+        self._set_learning_rate()
+        batch = [self.prompts[i] for i in self._next_prompts()]
+        rollout = collect(
+            self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
+        )
+        scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
+        estimate = gae(scored.rewards, rollout.values, rollout.mask, config.gamma, config.lam)
+        advantages = estimate.advantages
+        if config.whiten_advantages:
+            advantages = whiten(advantages, rollout.mask)
+        steps = list(
+            updates(
+                self.roles,
+                self.optimizer,
+                rollout,
+                advantages,
+                estimate.returns,
+                config,
+                self.generators["shuffling"],
+            )
+        )
+        metrics = {
+            **rollout_metrics(rollout, scored, estimate.returns, self.progress.kl_coef),
+            **update_metrics(steps),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "episode": float((self.progress.round + 1) * config.batch_size),
+            "time/round_s": time.monotonic() - began,
+        }
+        done = Round(self.progress.round + 1, rollout, scored, estimate, advantages, steps, metrics)
+        if config.trace_rows:
+            self.trace.add(
+                traced(done, self.roles, self.base.tokenizer, self.progress.kl_coef, config)
+            )
+        self.progress.kl_coef = self.controller.next_coef(
+            self.progress.kl_coef, metrics["objective/kl"], config.batch_size
+        )
+        return metrics
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.roles.trainable("policy"),
+            lr=self.config.learning_rate,
+            eps=self.config.adam_epsilon,
+        )
+
+    def _set_learning_rate(self) -> None:
+        left = 1.0 - self.progress.round / self.config.iterations
+        rate = self.config.learning_rate * (left if self.config.lr_schedule == "linear" else 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _next_prompts(self) -> list[int]:
+        """Indices of this round's prompts: each prompt once before any comes again."""
+        order = self.progress.order
+        while len(order) < self.config.batch_size:
+            generator = self.generators["shuffling"]
+            order += torch.randperm(len(self.prompts), generator=generator).tolist()
+        taken, self.progress.order = (
+            order[: self.config.batch_size],
+            order[self.config.batch_size :],
+        )
+        return taken
+
+    def _resume(self) -> None:
+        found = checkpoint.latest(self.output_dir)
+        if found is None:
+            self.save()
+            return
+        self.progress = checkpoint.read_progress(found, self.config)
+        self.roles = Roles.load(self.base, found / "roles", seed=self.config.seed)
+        self.optimizer = self._new_optimizer()
+        checkpoint.restore(found, self.optimizer, self.generators)
+        self.trace = PPOTrace.load(found / "trace")
+
+
+def conversations(prompts: Any) -> list[Messages]:
+    """Return prompts of any accepted form as conversations that end with the user's turn.
+
+    Raises:
+        DataError: a row that is no such conversation; names the row.
+    """
+    rows = [_conversation(row) for row in prompts]
+    for index, row in enumerate(rows):
+        if not row or row[-1].get("role") != "user":
+            raise DataError(f"prompt {index} does not end with a message of the user: {row!r:.120}")
+    return rows
+
+
+def _conversation(row: Any) -> Messages:
+    if isinstance(row, str):
+        return [{"role": "user", "content": row}]
+    if not isinstance(row, dict):
+        return list(row)
+    messages = list(row.get("prompt") or row.get("messages") or ())
+    return messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
+
+
+class _Events:
+    """Calls transformers' callbacks, such as `LiveMetrics`, with one step a round."""
+
+    def __init__(self, config: PPOConfig, callbacks: Sequence[TrainerCallback], done: int) -> None:
+        self._callbacks = callbacks
+        self._args: Any = _CallbackArgs(config)
+        self._state = TrainerState(global_step=done, max_steps=config.iterations)
+        self._control = TrainerControl()
+
+    def begin(self) -> None:
+        self._call("on_train_begin")
+
+    def step(self, metrics: dict[str, float]) -> None:
+        self._state.global_step += 1
+        self._call("on_step_end")
+        self._call("on_log", logs=dict(metrics))
+
+    def end(self) -> None:
+        self._call("on_train_end")
+
+    def _call(self, event: str, **kwargs: Any) -> None:
+        for callback in self._callbacks:
+            getattr(callback, event)(self._args, self._state, self._control, **kwargs)
+
+
+class _CallbackArgs(SimpleNamespace):
+    """What callbacks read of a trainer's arguments, and may write to."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        super().__init__(logging_nan_inf_filter=False, max_steps=config.iterations)

@@ -1,0 +1,118 @@
+"""`Roles.generate`: the sampler is the scorer, and an answer ends at its first stop token."""
+
+import pytest
+import torch
+
+from ftkit.models import Roles
+
+STOP = 7
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def roles(tiny_base):
+    """A policy whose adapter does something; token 7 ends its answers."""
+    roles = Roles(tiny_base)
+    noise = seeded(0)
+    with torch.no_grad():
+        for parameter in roles.trainable("policy"):
+            parameter.add_(torch.randn(parameter.shape, generator=noise) * 0.02)
+    roles.facts.stop_ids.fill_(STOP)
+    return roles
+
+
+@pytest.fixture
+def prompts():
+    ids = torch.tensor([[0, 0, 21, 22], [31, 32, 33, 34], [0, 41, 42, 43]])
+    return ids, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
+
+
+def bias_towards(roles, words: list[int], monkeypatch) -> None:
+    """Make `words` so likely that hardly any other is sampled."""
+    plain = roles.model.get_base_model().lm_head.forward
+
+    def favour(states):
+        return plain(states).index_add(
+            1, torch.tensor(words), torch.full((len(states), len(words)), 30.0)
+        )
+
+    monkeypatch.setattr(roles.model.get_base_model().lm_head, "forward", favour)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_samplers_logprobs_are_the_scorers(roles, prompts, monkeypatch, temperature) -> None:
+    bias_towards(roles, [STOP, 50, 51], monkeypatch)
+    drawn = roles.generate(*prompts, max_new_tokens=8, temperature=temperature, generator=seeded(0))
+    assert drawn.ended.any(), "no answer ended, so the test would not see padding"
+    ids = torch.cat([prompts[0], drawn.ids], 1)
+    mask = torch.cat([prompts[1], drawn.mask], 1)
+    with torch.no_grad():
+        scored = roles.logprobs_and_values(ids, mask, 4, temperature)
+    torch.testing.assert_close(scored.logprobs, drawn.logprobs, rtol=1e-5, atol=1e-5)
+    assert torch.equal(scored.mask, drawn.mask)
+
+
+def test_behind_the_first_stop_token_there_is_only_padding(roles, prompts, monkeypatch) -> None:
+    bias_towards(roles, [STOP, 50, 51], monkeypatch)
+    many = [t.repeat(8, 1) for t in prompts]
+    drawn = roles.generate(*many, max_new_tokens=6, generator=seeded(0))
+    for ids, real, logprobs, ended in zip(
+        drawn.ids, drawn.mask, drawn.logprobs, drawn.ended, strict=True
+    ):
+        length = int(real.sum())
+        assert real.tolist() == [True] * length + [False] * (len(real) - length)
+        assert (ids[:length] == STOP).sum() == ended
+        assert not ended or ids[length - 1] == STOP
+        assert (ids[length:] == roles.facts.pad_id).all()
+        assert not logprobs[length:].any()
+    assert 0 < drawn.ended.sum() < len(drawn.ended)
+
+
+def test_sampling_stops_when_every_answer_has_ended(roles, prompts, monkeypatch) -> None:
+    bias_towards(roles, [STOP], monkeypatch)
+    drawn = roles.generate(*prompts, max_new_tokens=50, temperature=0.1)
+    assert drawn.ids.tolist() == [[STOP]] * 3
+    assert drawn.ended.all()
+
+
+def test_a_generator_makes_answers_repeatable(roles, prompts) -> None:
+    def draw(seed: int):
+        return roles.generate(*prompts, max_new_tokens=5, generator=seeded(seed)).ids
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_frequencies_follow_the_whole_tempered_distribution(roles) -> None:
+    """No top-k, no nucleus, no penalty of the model's files: 600 draws of one token."""
+    roles.model.generation_config.top_k = 1
+    roles.model.generation_config.repetition_penalty = 9.0
+    ids = torch.tensor([[21, 22]])
+    with torch.no_grad():
+        expected = torch.softmax(roles.model(ids).logits[0, -1] / 0.05, -1)
+    many = ids.expand(600, 2)
+    drawn = roles.generate(
+        many, torch.ones_like(many), max_new_tokens=1, temperature=0.05,
+        generator=seeded(0),
+    )  # fmt: skip
+    counted = torch.bincount(drawn.ids[:, 0], minlength=len(expected)) / 600
+    groups = expected.argsort(descending=True).split(len(expected) // 8)
+    for group in groups:
+        share = expected[group].sum()
+        error = 4 * (share * (1 - share) / 600).sqrt() + 1e-3
+        assert abs(counted[group].sum() - share) < error
+
+
+def test_sampling_plays_the_policy_and_leaves_role_and_mode_alone(roles, prompts) -> None:
+    def draw():
+        return roles.generate(*prompts, max_new_tokens=4, generator=seeded(1)).logprobs
+
+    alone = draw()
+    roles.model.train()
+    with roles.as_reference():
+        torch.testing.assert_close(draw(), alone)
+        assert roles.active == "reference"
+    assert roles.model.training

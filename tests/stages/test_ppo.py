@@ -1,0 +1,291 @@
+"""PPO on one base: it learns, resumes to the same numbers, records what it used."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ftkit.errors import DataError, RecordError
+from ftkit.models import load
+from ftkit.models.roles import Roles
+from ftkit.records.ppo_trace import PPOTrace
+from ftkit.stages.ppo import PPOConfig, PPOTrainer, RewardError
+
+PROMPTS = [f"Say something about topic {i}." for i in range(6)]
+QUICK = PPOConfig(
+    iterations=3, batch_size=4, minibatches=2, epochs=2, micro_batch=2, max_new_tokens=6,
+    learning_rate=1e-3, kl_coef=0.05, trace_rows=2,
+)  # fmt: skip
+
+
+def length_reward(prompts: list[str], completions: list[str]) -> list[float]:
+    return [len(completion) / 10 for completion in completions]
+
+
+def trainer(base, tmp_path, config=QUICK, reward=length_reward, **options) -> PPOTrainer:
+    return PPOTrainer(
+        base, PROMPTS, reward=reward, config=config, output_dir=tmp_path / "run", **options
+    )
+
+
+def numbers(history) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in history]
+
+
+def test_every_round_logs_the_names_readers_know(tiny_base, tmp_path) -> None:
+    history = trainer(tiny_base, tmp_path).train()
+    assert len(history) == QUICK.iterations
+    known = {
+        *("objective/kl", "objective/entropy", "objective/non_score_reward", "objective/scores"),
+        *("objective/rlhf_reward", "policy/approxkl_avg", "policy/clipfrac_avg"),
+        *("loss/policy_avg", "loss/value_avg", "val/clipfrac_avg", "policy/entropy_avg"),
+        *("val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode"),
+    }
+    assert all(known <= set(row) for row in history)
+    # The policy starts as the reference, and the critic at zero.
+    assert history[0]["objective/kl"] == pytest.approx(0.0, abs=1e-4)
+    assert [row["lr"] for row in history] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
+
+
+@pytest.fixture
+def byte_base(tmp_path):
+    """A random Llama over single bytes, with logits wide enough for 16 completions to move."""
+    from byte_level import byte_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer(
+        "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "bytes")
+    tokenizer.save_pretrained(tmp_path / "bytes")
+    return load(str(tmp_path / "bytes"), quantization=None, device="cpu")
+
+
+def test_it_learns_a_reward_that_it_can_reach(byte_base, tmp_path) -> None:
+    config = replace(
+        QUICK, iterations=20, batch_size=32, micro_batch=32, minibatches=1, epochs=4, kl_coef=0.0,
+        learning_rate=2e-2, lora_r=8, lr_schedule="constant",
+    )  # fmt: skip
+
+    def letters(prompts, completions):
+        return [sum(c.isascii() and c.isalpha() for c in text) / 6 for text in completions]
+
+    run = PPOTrainer(
+        byte_base, PROMPTS * 6, reward=letters, config=config, output_dir=tmp_path / "run"
+    )
+    scores = [row["objective/scores"] for row in run.train()]
+    assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.1
+
+
+def test_base_weights_and_reference_never_change(tiny_base, tmp_path) -> None:
+    run = trainer(tiny_base, tmp_path)
+
+    def checksum() -> str:
+        digest = hashlib.sha256()
+        for name, parameter in sorted(run.roles.model.named_parameters()):
+            if "lora_" not in name:
+                digest.update(parameter.detach().numpy().tobytes())
+        return digest.hexdigest()
+
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    mask = torch.ones_like(ids)
+
+    def reference() -> torch.Tensor:
+        with torch.no_grad(), run.roles.as_reference():
+            return run.roles.logprobs_and_values(ids, mask, 2).logprobs
+
+    before, logprobs = checksum(), reference()
+    run.train()
+    assert checksum() == before
+    torch.testing.assert_close(reference(), logprobs)
+    with torch.no_grad(), run.roles.as_policy():
+        moved = run.roles.logprobs_and_values(ids, mask, 2).logprobs
+    assert not torch.allclose(moved, logprobs)
+
+
+def test_gradient_accumulation_changes_nothing(tiny_base, tmp_path) -> None:
+    whole, parts = (
+        PPOTrainer(
+            tiny_base,
+            PROMPTS,
+            reward=length_reward,
+            output_dir=tmp_path / str(size),
+            config=replace(QUICK, iterations=2, micro_batch=size),
+        ).train()
+        for size in (4, 1)
+    )
+    # micro_batch is part of the config, everything else must agree.
+    for a, b in zip(numbers(whole), numbers(parts), strict=True):
+        assert a == pytest.approx(b, abs=2e-4)
+
+
+def test_recorded_tensors_obey_the_equations(tiny_base, tmp_path) -> None:
+    run = trainer(tiny_base, tmp_path)
+    history = run.train()
+    assert [i.number for i in run.trace.iterations] == [1, 2, 3]
+    for iteration, logged in zip(run.trace.iterations, history, strict=True):
+        assert iteration.metrics == logged
+        for row, length in enumerate(iteration.lengths):
+            kl = iteration.logprobs[row] - iteration.ref_logprobs[row]
+            rewards = -iteration.kl_coef * kl[:length]
+            rewards[-1] += iteration.paid[row]
+            np.testing.assert_allclose(iteration.rewards[row, :length], rewards, atol=1e-5)
+            values = [*iteration.values[row, :length], 0.0]
+            deltas = [rewards[t] + QUICK.gamma * values[t + 1] - values[t] for t in range(length)]
+            for t in range(length):
+                by_sum = sum(
+                    (QUICK.gamma * QUICK.lam) ** k * deltas[t + k] for k in range(length - t)
+                )
+                assert iteration.advantages[row, t] == pytest.approx(by_sum, abs=1e-5)
+        first = iteration.updates[0]
+        np.testing.assert_allclose(first.ratio[first.ratio > 0], 1.0, atol=1e-3)
+        assert len(iteration.updates) == QUICK.epochs * QUICK.minibatches
+
+
+def test_tokens_of_the_trace_join_to_the_completion(tiny_base, tmp_path) -> None:
+    seen: list[str] = []
+
+    def watching(prompts, completions):
+        seen.extend(completions[: QUICK.trace_rows])
+        return length_reward(prompts, completions)
+
+    run = trainer(tiny_base, tmp_path, reward=watching)
+    run.train()
+    joined = ["".join(row) for i in run.trace.iterations for row in i.tokens]
+    assert [text.replace("<|im_end|>", "") for text in joined] == seen
+
+
+def test_scores_are_a_weighted_mix_and_unended_answers_pay(tiny_base, tmp_path) -> None:
+    config = replace(QUICK, iterations=1, missing_eos_penalty=0.5, kl_coef=0.0)
+    mix = {"length": (2.0, length_reward), "one": (-1.0, lambda p, c: [1.0] * len(c))}
+    run = trainer(tiny_base, tmp_path, config, mix)
+    row = run.train()[0]
+    assert row["objective/scores"] == pytest.approx(2 * row["rewards/length/mean"] - 1.0, abs=1e-5)
+    penalty = 0.5 * (1 - row["objective/eos_rate"])
+    assert row["objective/rlhf_reward"] == pytest.approx(
+        row["objective/scores"] - penalty, abs=1e-5
+    )
+
+
+def test_the_reward_role_scores_completions(tiny_base, tmp_path) -> None:
+    roles = Roles(tiny_base, lora_r=4)
+    roles.add_reward()
+    run = trainer(tiny_base, tmp_path, reward="model", roles=roles)
+    row = run.train()[0]
+    assert row["objective/scores"] == pytest.approx(row["rewards/model/mean"])
+    iteration = run.trace.at(1)
+    ids = [*iteration.prompt_ids[0], *iteration.token_ids[0, : iteration.lengths[0]].tolist()]
+    with torch.no_grad():
+        alone = roles.scores(torch.tensor([ids]), torch.ones(1, len(ids)))
+    assert iteration.scores[0] == pytest.approx(float(alone[0]), abs=1e-4)
+
+
+def test_an_adaptive_coefficient_follows_the_kl(tiny_base, tmp_path) -> None:
+    config = replace(QUICK, kl_target=50.0, kl_horizon=8)
+    coefs = [row["objective/kl_coef"] for row in trainer(tiny_base, tmp_path, config).train()]
+    assert coefs[0] == QUICK.kl_coef
+    assert coefs[0] > coefs[1] > coefs[2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(tiny_base, tmp_path, error) -> None:
+    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+    calls = []
+
+    def failing(prompts, completions):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return length_reward(prompts, completions)
+
+    failing.__name__ = "length_reward"
+    run = trainer(tiny_base, tmp_path / "b", reward=failing)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RewardError):
+        run.train()
+    assert numbers(run.train()) == numbers(undisturbed)
+    assert [i.number for i in run.trace.iterations] == [1, 2, 3]
+
+
+def test_a_run_killed_in_the_middle_of_a_round_goes_on_to_the_same_numbers(
+    tiny_base, tiny_folder, tmp_path
+) -> None:
+    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+    script = f"""
+        import os, signal
+        import ftkit
+        from ftkit.stages.ppo import PPOConfig, PPOTrainer
+        calls = []
+        def length_reward(prompts, completions):
+            calls.append(1)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return [len(c) / 10 for c in completions]
+        base = ftkit.load({str(tiny_folder)!r}, quantization=None, device="cpu")
+        PPOTrainer(base, {PROMPTS!r}, reward=length_reward, config={QUICK!r},
+                   output_dir={str(tmp_path / "b" / "run")!r}).train()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    resumed = trainer(tiny_base, tmp_path / "b").train()
+    for a, b in zip(numbers(resumed), numbers(undisturbed), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_a_checkpoint_of_another_config_is_refused(tiny_base, tmp_path) -> None:
+    trainer(tiny_base, tmp_path).train()
+    with pytest.raises(RecordError, match="other kl_coef"):
+        trainer(tiny_base, tmp_path, replace(QUICK, kl_coef=0.3)).train()
+
+
+def test_the_trace_of_a_checkpoint_loads_without_a_model(tiny_base, tmp_path) -> None:
+    trainer(tiny_base, tmp_path).train()
+    (folder,) = (tmp_path / "run").glob("round-*")
+    assert len(PPOTrace.load(folder / "trace").iterations) == QUICK.iterations
+    assert not list((tmp_path / "run").glob(".draft-*"))
+
+
+BAD_REWARDS = {
+    "not a number": (lambda p, c: [0.0, float("nan"), 0.0, 0.0], "gave nan for row 1"),
+    "infinite": (lambda p, c: [0.0, 0.0, 0.0, float("inf")], "gave inf for row 3"),
+    "too few": (lambda p, c: [0.0], "returned 1 scores for 4 completions"),
+    "raises": (lambda p, c: 1 / 0, "raised ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_REWARDS)
+def test_bad_rewards_are_errors_that_name_the_row(tiny_base, tmp_path, kind) -> None:
+    reward, message = BAD_REWARDS[kind]
+    run = trainer(tiny_base, tmp_path, reward=reward)
+    with pytest.raises(RewardError, match=message):
+        run.train()
+    assert list((tmp_path / "run").glob("round-000000")), "the state before the round is saved"
+
+
+def test_bad_prompts_and_configs_are_errors(tiny_base, tmp_path) -> None:
+    with pytest.raises(DataError, match="6 prompts for batch_size=8"):
+        trainer(tiny_base, tmp_path, replace(QUICK, batch_size=8))
+    with pytest.raises(DataError, match=r"prompt 0 .* max_prompt_tokens=4"):
+        trainer(tiny_base, tmp_path, replace(QUICK, max_prompt_tokens=4)).train()
+    ends_with_answer = [[{"role": "assistant", "content": "hi"}]] * 6
+    with pytest.raises(DataError, match="prompt 0 does not end with a message of the user"):
+        PPOTrainer(tiny_base, ends_with_answer, reward=length_reward, config=QUICK)
+    with pytest.raises(TypeError, match="give a function or 'model'"):
+        trainer(tiny_base, tmp_path, reward={"x": (1.0, "scores")})
+    for wrong in ({"minibatches": 3}, {"temperature": 0.0}, {"lam": 1.5}, {"clip_range": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            replace(QUICK, **wrong)
