@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from ftkit.widgets.chat_inspector import ChatInspector
+from ftkit.widgets.ppo_stepper import PPOStepper
 
 if TYPE_CHECKING:
     from ftkit.widgets.live_metrics import LiveMetrics
 
-__all__ = ["ChatInspector", "LiveMetrics"]
+__all__ = ["ChatInspector", "LiveMetrics", "PPOStepper"]
 
 
 def __getattr__(name: str) -> Any:
