@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from ftkit.findings import Finding
 
-Method = Literal["", "sft", "reward", "dpo", "grpo", "rloo"]
+Method = Literal["", "sft", "reward", "dpo", "grpo", "rloo", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Group = Literal["loss", "signal", "policy", "samples", "optimizer", "books", "other"]
 GROUPS: dict[Group, str] = {

@@ -11,7 +11,13 @@ from typing import Any, Self
 
 from IPython import get_ipython
 from IPython.display import DisplayHandle, display
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ftkit.records.history import Outcome, RunHistory
@@ -67,7 +73,8 @@ class LiveMetrics(TrainerCallback):
         history.rows = [row for row in history.rows if row.step <= state.global_step]
         history.method, history.max_steps = method_of(args), state.max_steps
         history.outcome = "running"
-        args.logging_nan_inf_filter = False
+        if isinstance(args, TrainingArguments):
+            args.logging_nan_inf_filter = False
         self._clock = _Clock(offset=history.seconds)
         self._clock.tick(state.global_step)
         self._screens = {}

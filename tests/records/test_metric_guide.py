@@ -16,6 +16,9 @@ import trl.trainer.reward_trainer
 import trl.trainer.rloo_trainer
 import trl.trainer.sft_trainer
 
+import ftkit.stages.ppo.metrics
+import ftkit.stages.ppo.trainer
+
 from ftkit.records.metric_guide import (
     METHODS,
     METRICS,
@@ -103,8 +106,27 @@ def test_every_key_of_transformers_trainer_is_explained():
         assert explain(f"eval_code_{speed}"), "several evaluation sets carry their name"
 
 
+def ppo_keys() -> set[str]:
+    """Return the keys of the dict literals of ftkit's own PPO that look like metric names."""
+    keys = set()
+    for module in (ftkit.stages.ppo.metrics, ftkit.stages.ppo.trainer):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Dict):
+                keys |= {text_of(key) for key in node.keys if key}
+    return {k for k in keys if "/" in k or k in ("lr", "episode")}
+
+
+def test_every_key_of_ftkits_ppo_is_explained():
+    keys = ppo_keys()
+    assert {"objective/kl", "val/ratio", "lr", "time/round_s"} <= keys
+    unknown = {key for key in keys if explain(key, "ppo") is None}
+    assert not unknown, f"add these keys of ftkit's PPO to metric_guide.toml: {unknown}"
+    rewards = explain("rewards/my_reward_func/mean", "ppo")
+    assert rewards
+
+
 def test_no_entry_explains_a_key_that_nobody_logs():
-    logged = set()
+    logged = ppo_keys()
     for module in (*TRAINERS.values(), transformers.trainer, transformers.trainer_utils):
         logged |= {split_key(k)[1] for k in logged_keys(inspect.getsource(module))[0]}
     logged |= {"runtime", "samples_per_second", "steps_per_second"}

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -255,7 +254,7 @@ class _Events:
 
     def __init__(self, config: PPOConfig, callbacks: Sequence[TrainerCallback], done: int) -> None:
         self._callbacks = callbacks
-        self._args: Any = _CallbackArgs(config)
+        self._args = config
         self._state = TrainerState(global_step=done, max_steps=config.iterations)
         self._control = TrainerControl()
 
@@ -273,10 +272,3 @@ class _Events:
     def _call(self, event: str, **kwargs: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, event)(self._args, self._state, self._control, **kwargs)
-
-
-class _CallbackArgs(SimpleNamespace):
-    """What callbacks read of a trainer's arguments, and may write to."""
-
-    def __init__(self, config: PPOConfig) -> None:
-        super().__init__(logging_nan_inf_filter=False, max_steps=config.iterations)
