@@ -20,6 +20,10 @@ class Settings:
         sft_steps: Optimizer steps of supervised fine-tuning.
         short_steps: Steps of each of the two short runs that compare one change.
         sft_batch: Rows a step.
+        reward_steps: Optimizer steps of the reward model.
+        reward_batch: Pairs a step of the reward model.
+        ppo_rounds: Rollout-then-update rounds of PPO.
+        ppo_batch: Completions a round.
         max_length: Longest training sequence in tokens.
         new_tokens: Longest sampled answer in tokens.
         eval_rows: Held-out rows that are scored.
@@ -31,6 +35,10 @@ class Settings:
     sft_steps: int = 40
     short_steps: int = 12
     sft_batch: int = 8
+    reward_steps: int = 40
+    reward_batch: int = 8
+    ppo_rounds: int = 16
+    ppo_batch: int = 16
     max_length: int = 128
     new_tokens: int = 40
     eval_rows: int = 32
@@ -40,7 +48,17 @@ _CPU = Settings(profile="cpu")
 _PROFILES: dict[str, Settings] = {
     "cpu": _CPU,
     "smoke": replace(
-        _CPU, profile="smoke", sft_steps=6, short_steps=2, sft_batch=4, new_tokens=12, eval_rows=8
+        _CPU,
+        profile="smoke",
+        sft_steps=6,
+        short_steps=2,
+        sft_batch=4,
+        reward_steps=3,
+        reward_batch=2,
+        ppo_rounds=2,
+        ppo_batch=4,
+        new_tokens=12,
+        eval_rows=8,
     ),
     "gpu": replace(
         _CPU,
@@ -48,6 +66,10 @@ _PROFILES: dict[str, Settings] = {
         sft_steps=300,
         short_steps=60,
         sft_batch=16,
+        reward_steps=150,
+        reward_batch=16,
+        ppo_rounds=100,
+        ppo_batch=64,
         max_length=512,
         new_tokens=128,
         eval_rows=64,

@@ -24,6 +24,7 @@ _HOMES = {
     "load_tokenizer": "loading",
     "memory_mb": "memory",
     "read_adapter": "lora",
+    "score_model": "classifier",
     "strip_adapters": "lora",
 }
 
@@ -40,11 +41,13 @@ __all__ = [
     "load_tokenizer",
     "memory_mb",
     "read_adapter",
+    "score_model",
     "strip_adapters",
 ]
 
 if TYPE_CHECKING:
     from ftkit.models.cache import cache_dir
+    from ftkit.models.classifier import score_model
     from ftkit.models.generation import Completions
     from ftkit.models.hardware import compute_dtype
     from ftkit.models.loading import Loaded, fetch, load, load_tokenizer

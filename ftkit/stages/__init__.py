@@ -2,7 +2,18 @@
 
 import ftkit.models  # noqa: F401  # first: it hushes bitsandbytes, which peft imports
 from ftkit.stages.adapters import fresh_base
+from ftkit.stages.reward import RewardRecipe, pair_scores, reward, reward_rows
 from ftkit.stages.sampling import answer
 from ftkit.stages.sft import SFTRecipe, sft, sft_rows
 
-__all__ = ["SFTRecipe", "answer", "fresh_base", "sft", "sft_rows"]
+__all__ = [
+    "RewardRecipe",
+    "SFTRecipe",
+    "answer",
+    "fresh_base",
+    "pair_scores",
+    "reward",
+    "reward_rows",
+    "sft",
+    "sft_rows",
+]

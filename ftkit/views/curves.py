@@ -38,6 +38,7 @@ _TITLES = {
     "dpo": "DPO metrics",
     "grpo": "GRPO metrics",
     "rloo": "RLOO metrics",
+    "ppo": "PPO metrics",
 }
 _KEY_MARKS = {
     "training": '<path class="ln s0" d="M2 6H32"/><circle class="s0 pt" cx="17" cy="6" r="2.2"/>',

@@ -251,16 +251,16 @@ def _bars(values: Sequence[float]) -> str:
 def _bar(value: float, scale: float) -> str:
     size = f"{abs(value) * scale:.0f}" if isfinite(value) else "0"
     side = "up" if value > 0 else "down"
-    return f'<div class="ft-bar"><i class="{side}" style="height:{size}px"></i></div>'
+    return f'<div class="ft-adv"><i class="{side}" style="height:{size}px"></i></div>'
 
 
 def _sum(step: GAEStep, config: PPOTraceConfig) -> str:
-    return f'<p class="ft-arith ft-sum">{_formulas(step, config)}</p>'
+    return f'<p class="ft-arith ft-tally">{_formulas(step, config)}</p>'
 
 
 def _all_sums(steps: Sequence[GAEStep], config: PPOTraceConfig) -> str:
     items = "".join(
-        f'<li value="{s.t}"><p class="ft-sum ft-arith">{_formulas(s, config)}</p></li>'
+        f'<li value="{s.t}"><p class="ft-tally ft-arith">{_formulas(s, config)}</p></li>'
         for s in steps
     )
     return (

@@ -3,12 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from ftkit.widgets.chat_inspector import ChatInspector
+from ftkit.widgets.ppo_loss_explorer import PPOLossExplorer
 from ftkit.widgets.ppo_stepper import PPOStepper
+from ftkit.widgets.reward_loss_explorer import RewardLossExplorer
 
 if TYPE_CHECKING:
     from ftkit.widgets.live_metrics import LiveMetrics
 
-__all__ = ["ChatInspector", "LiveMetrics", "PPOStepper"]
+__all__ = ["ChatInspector", "LiveMetrics", "PPOLossExplorer", "PPOStepper", "RewardLossExplorer"]
 
 
 def __getattr__(name: str) -> Any:

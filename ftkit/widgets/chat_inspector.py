@@ -12,17 +12,15 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets as t
-from ipywidgets import Layout, widget_serialization
 
 from ftkit import chat as chats
 from ftkit.chat import AnnotatedTokens
 from ftkit.findings import Finding
-from ftkit.showing import is_static
 from ftkit.views.findings import chip
 from ftkit.views.strip import meaning, view
 from ftkit.views.style import card, css, rules
+from ftkit.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +36,7 @@ _OWN = "own"
 _SYSTEM_ROLES = ("system", "developer")
 
 
-class ChatInspector(anywidget.AnyWidget):
+class ChatInspector(Viewer):
     """A conversation as the trainer sees it, token by token, with everything changeable.
 
     Assigning to `messages`, `mask`, `response_template`, `template`, `compare`, `system` or
@@ -68,7 +66,6 @@ class ChatInspector(anywidget.AnyWidget):
     compare = t.Unicode("").tag(sync=True)
     system = t.Bool(True).tag(sync=True)
     generation_prompt = t.Bool(False).tag(sync=True)
-    layout = t.Instance(Layout, allow_none=True).tag(sync=True, **widget_serialization)
 
     _choices = t.Dict().tag(sync=True)
     _edit = t.Int(0).tag(sync=True)
@@ -142,19 +139,9 @@ class ChatInspector(anywidget.AnyWidget):
     def __str__(self) -> str:
         return "\n".join(map(str, self._results))
 
-    def open(self) -> None:
-        """Connect to the browser; not in static mode, so that no widget state is left behind."""
-        if not is_static():
-            super().open()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        shown = {"text/html": self.to_html(), "text/plain": str(self)}
-        if is_static():
-            return shown
-        self.open()
+    def refresh(self) -> None:
+        """Draw, since a static reading may have computed losses that the browser lacks."""
         self._draw()
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, **shown}, metadata
 
     # --- from inputs to the picture ------------------------------------------------------------
 

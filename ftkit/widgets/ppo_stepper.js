@@ -128,7 +128,7 @@ function bars(label, values, known, from) {
     const x = known(t) ? values[t] : NaN;
     const size = Number.isFinite(x) ? Math.abs(x) * scale : 0;
     const bar = h("i", { className: x > 0 ? "up" : "down", style: { height: `${size.toFixed(0)}px` } });
-    return words(h("div", { className: "ft-bar" }, bar), known(t) ? signed(values[t]) : "·");
+    return words(h("div", { className: "ft-adv" }, bar), known(t) ? signed(values[t]) : "·");
   };
   return { label, cls: "bars", from, cell, style: { "--up": `${up.toFixed(0)}px`, "--dn": `${down.toFixed(0)}px` } };
 }
@@ -169,7 +169,7 @@ function agree(computed, recorded, ...terms) {
   });
 }
 
-const formulas = (...parts) => h("p", { className: "ft-arith ft-sum" }, ...parts);
+const formulas = (...parts) => h("p", { className: "ft-arith ft-tally" }, ...parts);
 
 const ESTIMATES = {
   k1: (a, b) => a - b,
@@ -473,7 +473,7 @@ function curves(now) {
   const finite = list.filter(Number.isFinite);
   const domain = [Math.max(0, Math.min(1 - 2.5 * eps, ...finite.map((r) => r - 0.05))), Math.max(1 + 2.5 * eps, ...finite.map((r) => r + 0.05))];
   return [h("div", { className: "ft-clips" }, curve(now, true, domain), curve(now, false, domain)),
-    h("p", { className: "ft-key" }, "○ gradient flows", h("span", { textContent: "✕ clipped" }), h("span", { textContent: "◎ the token of the formula" }),
+    h("p", { className: "ft-marks" }, "○ gradient flows", h("span", { textContent: "✕ clipped" }), h("span", { textContent: "◎ the token of the formula" }),
       h("span", { textContent: `shaded: within 1 ± ${short(eps)}` }), h("span", { textContent: "click a token to pick it" }))];
 }
 

@@ -7,18 +7,16 @@ gives the same instrument as a page of its own. Left out: comparing two runs sid
 import os
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anywidget
 import traitlets as t
-from ipywidgets import Layout, widget_serialization
 
 from ftkit.records import PPOTrace, ppo_store
 from ftkit.records.ppo_trace import PHASES
-from ftkit.showing import is_static
 from ftkit.views import ppo_payload
 from ftkit.views.ppo_stepper import stepper_html
 from ftkit.views.style import rules
+from ftkit.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +45,7 @@ standalone(document.getElementById("stepper"), state);
 """
 
 
-class PPOStepper(anywidget.AnyWidget):
+class PPOStepper(Viewer):
     """One recorded PPO run, phase by phase: rollout, score, KL, values, GAE, updates.
 
     Keys: ← → a step, ↑ ↓ a phase, Home and End the first and last step of the phase, Space plays.
@@ -69,7 +67,6 @@ class PPOStepper(anywidget.AnyWidget):
     row = t.Int(0).tag(sync=True, echo_update=False)
     phase = t.Enum(PHASES, "rollout").tag(sync=True, echo_update=False)
     step = t.Int(0).tag(sync=True, echo_update=False)
-    layout = t.Instance(Layout, allow_none=True).tag(sync=True, **widget_serialization)
 
     _data = t.Unicode().tag(sync=True)
     _presets = t.Unicode("{}").tag(sync=True)
@@ -159,19 +156,6 @@ class PPOStepper(anywidget.AnyWidget):
         trace = self.trace
         number, row = self._place(trace)
         return f"{trace}\niteration {number}, row {row}\n{trace.to_pandas(number, row)}"
-
-    def open(self) -> None:
-        """Connect to the browser; not in static mode, so that no widget state is left behind."""
-        if not is_static():
-            super().open()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        shown = {"text/html": self.to_html(), "text/plain": str(self)}
-        if is_static():
-            return shown
-        self.open()
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, **shown}, metadata
 
     def _place(self, trace: PPOTrace) -> tuple[int, int]:
         """Return the iteration and row that the browser shows for the present attributes."""

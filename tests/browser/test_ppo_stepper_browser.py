@@ -65,7 +65,7 @@ def test_gae_by_keyboard_shows_the_recorded_numbers(notebook, made) -> None:
         assert here(stepper, "value V") == signed(one.values[0, t])
         assert here(stepper, "advantage") == signed(one.advantages[0, t])
         assert here(stepper, "return R") == signed(one.returns[0, t])
-        check_arithmetic(stepper.locator(".ft-sum").inner_text(), one, t)
+        check_arithmetic(stepper.locator(".ft-tally").inner_text(), one, t)
         expect(stepper.locator(".ft-agree")).to_have_count(2)
         expect(stepper.locator(".ft-agree.off")).to_have_count(0)
         press(stepper, "ArrowRight")
@@ -143,7 +143,7 @@ def test_kl_and_reward_are_written_out(page, tmp_path, made) -> None:
     stepper.locator(".ft-phases button").nth(2).click()
     stepper.locator(".ft-stage").focus()
     press(stepper, "End")
-    one, text = made.at(2), stepper.locator(".ft-sum").inner_text()
+    one, text = made.at(2), stepper.locator(".ft-tally").inner_text()
     assert "✗" not in text
     score = float(one.scores[0])
     expected = -BETA * float(one.kl[0, 7]) + score

@@ -18,7 +18,6 @@ import trl.trainer.sft_trainer
 
 import ftkit.stages.ppo.metrics
 import ftkit.stages.ppo.trainer
-
 from ftkit.records.metric_guide import (
     METHODS,
     METRICS,

@@ -138,6 +138,8 @@ def test_recorded_tensors_obey_the_equations(tiny_base, tmp_path) -> None:
     run = trainer(tiny_base, tmp_path)
     history = run.train()
     assert [i.number for i in run.trace.iterations] == [1, 2, 3]
+    assert run.trace.config.reward == "function length_reward"
+    assert run.trace.config.reference == "the bare base, frozen"
     for iteration, logged in zip(run.trace.iterations, history, strict=True):
         assert iteration.metrics == logged
         for row, length in enumerate(iteration.lengths):

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ftkit.records import RunHistory
+from ftkit.records.metric_guide import METHODS
 from ftkit.views import curves, plot, to_html
 from ftkit.views.curves_figure import figure
 from ftkit.views.plot import Series
@@ -202,3 +203,10 @@ def test_a_band_out_of_view_is_not_drawn():
     drawn = figure(run("grpo", entropy=[90.0, 91.0]))
     assert not drawn.axes[0].patches
     assert "healthy</text>" not in to_html(run("grpo", entropy=[90.0, 91.0]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_trainer_has_a_title(method):
+    history = RunHistory(method=method)
+    history.append(1, {"loss": 1.0}, seconds=1.0)
+    assert "<h2>" in to_html(history)

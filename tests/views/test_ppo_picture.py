@@ -50,7 +50,7 @@ def test_every_token_has_its_arithmetic_in_numbers():
     made = trace()
     one = made.at(2)
     details = page(made).select_one("details.ft-more")
-    sums = [p.get_text() for p in details.select(".ft-sum")]
+    sums = [p.get_text() for p in details.select(".ft-tally")]
     assert len(sums) == len(ANSWERS[0])
     assert sums[0].startswith("δ7 = r7 + γ·0 − V7 = ")
     assert sums[4].startswith("δ3 = r3 + γ·V4 − V3 = ")

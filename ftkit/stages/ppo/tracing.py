@@ -1,6 +1,6 @@
 """What a round leaves in the trace: the very tensors that it computed with, for a few rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ftkit.algos import GAE, masked_mean, masked_var
 from ftkit.chat.spans import decode
+from ftkit.models import Loaded
 from ftkit.models.roles import Roles
 from ftkit.records.ppo_trace import PPOIteration, PPOTraceConfig, PPOUpdate
 from ftkit.stages.ppo.config import PPOConfig
@@ -40,9 +41,20 @@ class Round:
     metrics: dict[str, float]
 
 
-def trace_config(config: PPOConfig) -> PPOTraceConfig:
-    """Return what the trace needs of the run's choices."""
+def trace_config(
+    config: PPOConfig, base: Loaded, roles: Roles, rewards: Mapping[str, object]
+) -> PPOTraceConfig:
+    """Return what the trace needs of the run's choices, and what its roles are, in words."""
+    kind = (base.card.quantization or base.card.compute_dtype).upper()
+    millions = base.card.parameters / 1e6
+    copied = "reference" in roles.model.peft_config
     return PPOTraceConfig(
+        base=f"one {kind} base, {millions:.0f} M parameters, {base.card.memory_mb:.0f} MB",
+        reward=" + ".join(
+            "reward adapter · score head" if part == "model" else f"function {name}"
+            for name, part in rewards.items()
+        ),
+        reference="SFT adapter, frozen" if copied else "the bare base, frozen",
         gamma=config.gamma,
         lam=config.lam,
         cliprange=config.clip_range,

@@ -85,12 +85,13 @@ class PPOTrainer:
             lora_alpha=self.config.lora_alpha,
             seed=self.config.seed,
         )
-        if any(part == "model" for _, part in named_rewards(reward).values()):
+        parts = {name: part for name, (_, part) in named_rewards(reward).items()}
+        if "model" in parts.values():
             with self.roles.as_reward():
                 pass
         self.output_dir = Path(output_dir or tempfile.mkdtemp(prefix="ftkit-ppo-"))
         self.callbacks = list(callbacks)
-        self.trace = PPOTrace(trace_config(self.config))
+        self.trace = PPOTrace(trace_config(self.config, base, self.roles, parts))
         self.progress = checkpoint.Progress(0, self.config.kl_coef, [], [])
         device = self.roles.model.device
         self.generators = {

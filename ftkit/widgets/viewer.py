@@ -1,0 +1,37 @@
+"""What every ftkit widget shares: a live view in a front end, static HTML everywhere else."""
+
+from typing import Any
+
+import anywidget
+import traitlets as t
+from ipywidgets import Layout, widget_serialization
+
+from ftkit.showing import is_static
+
+
+class Viewer(anywidget.AnyWidget):
+    """A widget with three forms: live, self-contained HTML (`to_html`), and text (``str``)."""
+
+    # Without a default: a layout is a widget of its own, and would leave state in static mode.
+    layout = t.Instance(Layout, allow_none=True).tag(sync=True, **widget_serialization)
+
+    def to_html(self) -> str:
+        """Return the present picture as self-contained HTML without script."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Connect to the browser; not in static mode, so that no widget state is left behind."""
+        if not is_static():
+            super().open()
+
+    def refresh(self) -> None:
+        """Bring what the browser draws from up to date, before the widget is shown."""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        shown = {"text/html": self.to_html(), "text/plain": str(self)}
+        if is_static():
+            return shown
+        self.open()
+        self.refresh()
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, **shown}, metadata
