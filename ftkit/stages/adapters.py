@@ -1,7 +1,8 @@
-"""LoRA adapters on one base: start from a clean base, and train in the compute dtype."""
+"""What every stage does to base and trainer: clean base, compute dtype, one progress display."""
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -9,6 +10,20 @@ from transformers.integrations.neftune import neftune_post_forward_hook
 
 from ftkit.models import Loaded
 from ftkit.models.lora import strip_adapters, tuner_layers
+
+
+@runtime_checkable
+class Display(Protocol):
+    """A callback that replaces the trainer's own progress display, such as `LiveMetrics`."""
+
+    def attach(self, trainer: Any) -> Any: ...
+
+
+def attach_displays(trainer: Any, callbacks: Sequence[Any]) -> None:
+    """Let those of `callbacks` that draw their own picture replace the trainer's display."""
+    for callback in callbacks:
+        if isinstance(callback, Display):
+            callback.attach(trainer)
 
 
 def fresh_base(model: Any) -> Any:

@@ -27,12 +27,12 @@ from ftkit.errors import ChatError, DataError, SettingsError
 from ftkit.models import Loaded, score_model
 from ftkit.records import ScoredPair
 from ftkit.stages.adapters import (
+    attach_displays,
     compute_dtype,
     fresh_base,
     match_compute_dtype,
     warn_of_trained_adapter,
 )
-from ftkit.stages.sft import _Display
 
 _SIDES = ("chosen", "rejected")
 
@@ -139,9 +139,7 @@ def reward(
         callbacks=list(callbacks),
     )
     match_compute_dtype(trainer.model, base)
-    for callback in callbacks:
-        if isinstance(callback, _Display):
-            callback.attach(trainer)
+    attach_displays(trainer, callbacks)
     return trainer
 
 

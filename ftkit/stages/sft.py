@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 import torch
 from datasets import Dataset
@@ -21,6 +21,7 @@ from ftkit.chat.prepare import is_conversational, prepare, truncation
 from ftkit.errors import DataError
 from ftkit.models import Loaded
 from ftkit.stages.adapters import (
+    attach_displays,
     compute_dtype,
     fresh_base,
     match_compute_dtype,
@@ -146,9 +147,7 @@ def sft(
         callbacks=list(callbacks),
     )
     match_compute_dtype(trainer.model, base)
-    for callback in callbacks:
-        if isinstance(callback, _Display):
-            callback.attach(trainer)
+    attach_displays(trainer, callbacks)
     return trainer
 
 
@@ -158,13 +157,6 @@ class _Options(TypedDict):
     chat_template: str | None
     max_length: int | None
     text_field: str
-
-
-@runtime_checkable
-class _Display(Protocol):
-    """A callback that replaces the trainer's own progress display, such as `LiveMetrics`."""
-
-    def attach(self, trainer: Any) -> Any: ...
 
 
 def _tokenizer(base: Loaded, chat_template: str | None) -> Any:
