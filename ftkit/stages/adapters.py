@@ -16,7 +16,8 @@ from ftkit.models.lora import strip_adapters, tuner_layers
 class Display(Protocol):
     """A callback that replaces the trainer's own progress display, such as `LiveMetrics`."""
 
-    def attach(self, trainer: Any) -> Any: ...
+    def attach(self, trainer: Any) -> Any:
+        """Replace the display of `trainer`."""
 
 
 def attach_displays(trainer: Any, callbacks: Sequence[Any]) -> None:
