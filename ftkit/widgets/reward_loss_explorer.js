@@ -66,7 +66,11 @@ function render({ model, el }) {
     controls,
     picture,
   );
-  el.append(element("div", { className: "ftkit" }, card));
+  const root = element("div", { className: "ftkit" }, card);
+  // Else JupyterLab takes the keys: its shortcuts, and the arrows for moving between cells.
+  root.dataset.lmSuppressShortcuts = "true";
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
 }
 
 export default { render };
