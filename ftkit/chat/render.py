@@ -150,13 +150,14 @@ class Renderer:
 
     def unused_fields(self, messages: Messages) -> list[tuple[int, str]]:
         """Return ``(message, field)`` of every thought or tool call that is left out."""
+        given = [(i, n) for i, m in enumerate(messages) for n in OPTIONAL_FIELDS if m.get(n)]
+        if not given:  # as in most conversations, which then need no rendering here
+            return []
         text = self.try_render(messages)
         return [
-            (i, name)
-            for i, message in enumerate(messages)
-            for name in OPTIONAL_FIELDS
-            if message.get(name)
-            and self.try_render([*messages[:i], _without(message, name), *messages[i + 1 :]])
+            (i, n)
+            for i, n in given
+            if self.try_render([*messages[:i], _without(messages[i], n), *messages[i + 1 :]])
             == text
         ]
 

@@ -1,5 +1,6 @@
 """What every stage does to base and trainer: clean base, compute dtype, one progress display."""
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -95,3 +96,37 @@ def match_compute_dtype(model: Any, base: Loaded) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
+
+
+def shared_arguments(base: Loaded, recipe: Any, *, evaluate: bool) -> dict[str, Any]:
+    """Return the arguments that every TRL config of ftkit shares: sizes, rhythm, hardware.
+
+    Args:
+        base: Decides device and precision.
+        recipe: `SFTRecipe`, `RewardRecipe`: sizes, rates and rhythm under the same names.
+        evaluate: Whether there are held-out rows to score.
+    """
+    on_cpu = base.model.device.type == "cpu"
+    evaluate = evaluate and recipe.eval_every > 0
+    return {
+        "output_dir": tempfile.mkdtemp(prefix="ftkit-"),
+        "max_steps": recipe.steps,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": min(recipe.warmup_steps, recipe.steps - 1),
+        "max_length": recipe.max_length,
+        "logging_steps": recipe.log_every,
+        "eval_strategy": "steps" if evaluate else "no",
+        "eval_steps": recipe.eval_every if evaluate else None,
+        "eval_on_start": evaluate,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": recipe.seed,
+        "bf16": compute_dtype(base) is torch.bfloat16 and not on_cpu,
+        "fp16": compute_dtype(base) is torch.float16,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        # Recomputing activations saves memory, which a small model on a CPU has to spare.
+        "gradient_checkpointing": not on_cpu,
+    }

@@ -6,7 +6,6 @@ adapter and one row of weights. Left out: process rewards (a score for each step
 more than two answers, and a start from another adapter than the bare base.
 """
 
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,9 +27,9 @@ from ftkit.models import Loaded, score_model
 from ftkit.records import ScoredPair
 from ftkit.stages.adapters import (
     attach_displays,
-    compute_dtype,
     fresh_base,
     match_compute_dtype,
+    shared_arguments,
     warn_of_trained_adapter,
 )
 
@@ -221,29 +220,9 @@ def _scores(trainer: RewardTrainer, ids: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _config(base: Loaded, recipe: RewardRecipe, *, evaluate: bool) -> RewardConfig:
-    on_cpu = base.model.device.type == "cpu"
-    evaluate = evaluate and recipe.eval_every > 0
     return RewardConfig(
-        output_dir=tempfile.mkdtemp(prefix="ftkit-reward-"),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=min(recipe.warmup_steps, recipe.steps - 1),
-        max_length=recipe.max_length,
         center_rewards_coefficient=recipe.centering or None,
-        logging_steps=recipe.log_every,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=recipe.eval_every if evaluate else None,
-        eval_on_start=evaluate,
-        save_strategy="no",
-        report_to="none",
-        seed=recipe.seed,
-        bf16=compute_dtype(base) is torch.bfloat16 and not on_cpu,
-        fp16=compute_dtype(base) is torch.float16,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        gradient_checkpointing=not on_cpu,
+        **shared_arguments(base, recipe, evaluate=evaluate),
     )
 
 

@@ -4,13 +4,11 @@ Left out: packing and multi-GPU settings. Pass your own `trl.SFTConfig` as `args
 """
 
 import copy
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
@@ -22,9 +20,9 @@ from ftkit.errors import DataError
 from ftkit.models import Loaded
 from ftkit.stages.adapters import (
     attach_displays,
-    compute_dtype,
     fresh_base,
     match_compute_dtype,
+    shared_arguments,
     warn_of_trained_adapter,
 )
 
@@ -169,30 +167,9 @@ def _tokenizer(base: Loaded, chat_template: str | None) -> Any:
 
 
 def _config(base: Loaded, recipe: SFTRecipe, *, evaluate: bool) -> SFTConfig:
-    on_cpu = base.model.device.type == "cpu"
-    evaluate = evaluate and recipe.eval_every > 0
     return SFTConfig(
-        output_dir=tempfile.mkdtemp(prefix="ftkit-sft-"),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=min(recipe.warmup_steps, recipe.steps - 1),
-        max_length=recipe.max_length,
         neftune_noise_alpha=recipe.neftune_alpha,
-        logging_steps=recipe.log_every,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=recipe.eval_every if evaluate else None,
-        eval_on_start=evaluate,
-        save_strategy="no",
-        report_to="none",
-        seed=recipe.seed,
-        bf16=compute_dtype(base) is torch.bfloat16 and not on_cpu,
-        fp16=compute_dtype(base) is torch.float16,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        # Recomputing activations saves memory, which a small model on a CPU has to spare.
-        gradient_checkpointing=not on_cpu,
+        **shared_arguments(base, recipe, evaluate=evaluate),
     )
 
 

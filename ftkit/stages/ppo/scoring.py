@@ -73,11 +73,9 @@ def score(
     Raises:
         RewardError: names the reward and the row.
     """
-    parts = {
-        name: _ask(roles, rollout, name, part) for name, (_, part) in named_rewards(reward).items()
-    }
-    weights = {name: weight for name, (weight, _) in named_rewards(reward).items()}
-    scores = torch.stack([weights[name] * part for name, part in parts.items()]).sum(dim=0)
+    mix = named_rewards(reward)
+    parts = {name: _ask(roles, rollout, name, part) for name, (_, part) in mix.items()}
+    scores = torch.stack([mix[name][0] * part for name, part in parts.items()]).sum(dim=0)
     paid = scores - config.missing_eos_penalty * (~rollout.ended).to(scores.dtype)
     with torch.no_grad(), roles.as_reference():
         reference = roles.logprobs_and_values(
