@@ -23,12 +23,16 @@ class Completions:
         ids: ``(batch, completion)`` tokens; the pad id behind the first stop token.
         mask: Bool ``(batch, completion)``, true at sampled tokens, the stop token included.
         logprobs: ``(batch, completion)`` of the sampler in nats, 0 at padding.
+        values: ``(batch, completion)`` the critic's estimate before each token, 0 at padding.
+        entropy: ``(batch, completion)`` of the sampler in nats, 0 at padding.
         ended: Bool ``(batch,)``, true where a stop token was sampled.
     """
 
     ids: Tensor
     mask: Tensor
     logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
     ended: Tensor
 
 
@@ -36,6 +40,7 @@ class Completions:
 def sample(
     decoder: Any,
     logits_of: Callable[[Tensor], Tensor],
+    value_of: Callable[[Tensor], Tensor],
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     *,
@@ -50,6 +55,7 @@ def sample(
     Args:
         decoder: The model without its LM head.
         logits_of: Its LM head, ``(batch, hidden) -> (batch, vocab)``.
+        value_of: The critic's head, ``(batch, hidden) -> (batch,)``.
         prompt_ids: ``(batch, time)``.
         prompt_mask: Bool ``(batch, time)``.
         max_new_tokens: Longest completion.
@@ -61,7 +67,7 @@ def sample(
     cache = DynamicCache(config=decoder.config)
     new_ids, mask, positions = prompt_ids, prompt_mask, position_ids(prompt_mask)
     done = torch.zeros_like(prompt_mask[:, 0])
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    columns: list[tuple[Tensor, ...]] = []
     while len(columns) < max_new_tokens and not done.all():
         states = decoder(
             input_ids=new_ids,
@@ -71,11 +77,15 @@ def sample(
             use_cache=True,
         ).last_hidden_state[:, -1]  # (batch, hidden)
         logp = torch.log_softmax(logits_of(states) / temperature, -1)
-        drawn = torch.multinomial(logp.exp(), 1, generator=generator)  # (batch, 1)
+        probabilities = logp.exp()
+        drawn = torch.multinomial(probabilities, 1, generator=generator)  # (batch, 1)
         new_ids = drawn.masked_fill(done[:, None], pad_id)
-        columns.append((new_ids, ~done[:, None], logp.gather(1, drawn)))
+        numbers = logp.gather(1, drawn)[:, 0], value_of(states), -(probabilities * logp).sum(1)
+        columns.append((new_ids[:, 0], ~done, *numbers))
         done = done | torch.isin(drawn[:, 0], stop_ids)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         positions = positions[:, -1:] + 1
-    ids, real, logprobs = (torch.cat(column, 1) for column in zip(*columns, strict=True))
-    return Completions(ids, real, logprobs.masked_fill(~real, 0.0), done)
+    stacked = [torch.stack(column, 1) for column in zip(*columns, strict=True)]
+    ids, real = stacked[:2]
+    logprobs, values, entropy = (number.masked_fill(~real, 0.0) for number in stacked[2:])
+    return Completions(ids, real, logprobs, values, entropy, done)

@@ -17,11 +17,11 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ftkit.errors import ModelSourceError, SettingsError
-from ftkit.models.cache import Progress, silent
+from ftkit.fetching.cache import Progress, silent
 from ftkit.models.convert import repair_tokenizer
 from ftkit.models.hardware import compute_dtype as dtype_for
 from ftkit.models.hardware import named_dtype, pick_device
-from ftkit.models.memory import memory_mb
+from ftkit.models.memory import leave_file, memory_mb
 from ftkit.models.padding import Pad, separate_pad, token_ref
 from ftkit.models.quantize import (
     Quantization,
@@ -207,6 +207,7 @@ def _read_model(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _unreadable(folder, "weights", error) from error
     keep_weights_trainable(model)
+    leave_file(model)
     model.generation_config.pad_token_id = config.get_text_config().pad_token_id
     return model
 

@@ -1,5 +1,7 @@
 """Bytes that a model really holds."""
 
+import ctypes
+import os
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +19,33 @@ def memory_mb(model: nn.Module) -> float:
         for storage in (tensor.untyped_storage() for tensor in _tensors(model))
     }
     return sum(storages.values()) / 1e6
+
+
+def leave_file(model: nn.Module) -> None:
+    """Copy the weights that still lie in the mapped weight file, so that the file is let go.
+
+    On a CPU the unquantized weights (embedding, norms) of a quantized model are views of the
+    file, and keep all of it in the process: 415 MB of float32 that are only read once, beside
+    166 MB of NF4 model (SmolLM2-135M).
+    """
+    quantized = any(True for weight in model.parameters() for _ in _constants(weight))
+    if model.device.type != "cpu" or not quantized:
+        return
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.clone()
+    give_back()
+
+
+def give_back() -> None:
+    """Hand freed heap memory back to the system, where the C library is one that keeps it.
+
+    glibc holds on to freed blocks between used ones: 200 MB after quantizing SmolLM2-135M, and
+    the unpacked weights of every rollout, beside which a training step's activations then lie.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -16,6 +16,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -45,6 +46,7 @@ from ftkit.models.lora import (
     strip_adapters,
     switched,
 )
+from ftkit.models.quantize import unpacked
 from ftkit.models.responses import real_tokens, response_columns, spread
 from ftkit.models.roles_io import SavedRoles
 from ftkit.models.shared_base import (
@@ -318,7 +320,7 @@ class Roles:
         """Sample a completion for each prompt from the policy's softmax(z/τ), all of it.
 
         Top-k, nucleus, penalties and minimal lengths are not offered, nor read from the model's
-        files: the scorer would not know them.
+        files: the scorer would not know them. The critic's values come from the same passes.
 
         Args:
             prompt_ids: ``(batch, time)``, padded on the left.
@@ -339,9 +341,9 @@ class Roles:
         was_training = self.model.training
         self.model.eval()  # in training mode gradient checkpointing would switch the cache off
         try:
-            with self.as_policy():
+            with self.as_policy(), unpacked(self.model):
                 return sample(
-                    self._decoder, self._logits, prompt_ids, mask,
+                    self._decoder, self._logits, partial(_read, self.value_head), prompt_ids, mask,
                     max_new_tokens=max_new_tokens, temperature=temperature,
                     stop_ids=self.facts.stop_ids, pad_id=self.facts.pad_id, generator=generator,
                 )  # fmt: skip

@@ -79,7 +79,7 @@ class BaseFacts:
     Attributes:
         mark: What tells it from other bases.
         device: Where it computes.
-        adapter_dtype: Of adapters: the compute dtype, float32 under float16.
+        compute_dtype: Of activations.
         stop_ids: ``(stops,)`` tokens that end an answer.
         pad_id: Token that fills completions up.
         memory_mb: Bytes of its weights / 1e6.
@@ -88,11 +88,16 @@ class BaseFacts:
 
     mark: BaseMark
     device: torch.device
-    adapter_dtype: torch.dtype
+    compute_dtype: torch.dtype
     stop_ids: Tensor
     pad_id: int
     memory_mb: float
     full_mb: float
+
+    @property
+    def adapter_dtype(self) -> torch.dtype:
+        """Of adapters: gradients underflow in float16, so trained weights are float32 there."""
+        return torch.float32 if self.compute_dtype is torch.float16 else self.compute_dtype
 
     @classmethod
     def of(cls, base: Loaded | PeftModel, causal: Any) -> Self:
@@ -111,8 +116,7 @@ class BaseFacts:
         return cls(
             mark=mark_of(base, causal),
             device=causal.device,
-            # Gradients underflow in float16; weights that are trained stay in float32 there.
-            adapter_dtype=torch.float32 if dtype is torch.float16 else dtype,
+            compute_dtype=dtype,
             stop_ids=torch.tensor(stops, device=causal.device),
             pad_id=stops[0] if pad is None else pad,
             memory_mb=memory_mb(causal),

@@ -1,6 +1,7 @@
 """What `ftkit.load` gives: weights as asked, ready to train, with a true card."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,3 +169,10 @@ def test_the_real_models_card_is_true(base):
     assert str(card.eos) == "<|im_end|> (id 2)"
     assert str(card.bos) == "<|im_start|> (id 1)"
     assert "<|im_end|> (id 2) also ends an answer" in card.notes[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mappings")
+def test_a_quantized_model_lets_go_of_its_weight_file(tiny_folder):
+    base = ftkit.load(str(tiny_folder), quantization="nf4", device="cpu")
+    assert base.model.get_input_embeddings().weight.abs().sum() > 0
+    assert str(tiny_folder / "model.safetensors") not in Path("/proc/self/maps").read_text()

@@ -79,7 +79,7 @@ def byte_base(tmp_path):
 def test_it_learns_a_reward_that_it_can_reach(byte_base, tmp_path) -> None:
     config = replace(
         QUICK, iterations=20, batch_size=32, micro_batch=32, minibatches=1, epochs=4, kl_coef=0.0,
-        learning_rate=2e-2, lora_r=8, lr_schedule="constant",
+        learning_rate=1e-2, lora_r=8, lr_schedule="constant",
     )  # fmt: skip
 
     def letters(prompts, completions):
@@ -89,7 +89,7 @@ def test_it_learns_a_reward_that_it_can_reach(byte_base, tmp_path) -> None:
         byte_base, PROMPTS * 6, reward=letters, config=config, output_dir=tmp_path / "run"
     )
     scores = [row["objective/scores"] for row in run.train()]
-    assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.1
+    assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.3
 
 
 def test_base_weights_and_reference_never_change(tiny_base, tmp_path) -> None:

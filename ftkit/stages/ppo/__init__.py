@@ -5,7 +5,8 @@ from `ftkit.algos` → `update` (minibatches, clipped losses) → `trainer` (the
 """
 
 from ftkit.stages.ppo.config import PPOConfig
+from ftkit.stages.ppo.details import details
 from ftkit.stages.ppo.scoring import RewardError
 from ftkit.stages.ppo.trainer import PPOTrainer
 
-__all__ = ["PPOConfig", "PPOTrainer", "RewardError"]
+__all__ = ["PPOConfig", "PPOTrainer", "RewardError", "details"]

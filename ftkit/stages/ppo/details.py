@@ -1,0 +1,262 @@
+"""The implementation details of PPO for language models: what ftkit does with each, and where.
+
+The numbering is that of "The N Implementation Details of RLHF with PPO" (Huang et al. 2023): G
+general, R reward model, P policy; plus Adam's epsilon. Each is kept, changed or dropped on
+purpose, and points to the line of this package where it acts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftkit.records.table import Table
+
+PACKAGE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One detail.
+
+    Attributes:
+        number: E.g. ``"P8"``.
+        title: What the original does.
+        verdict: What becomes of it here.
+        how: In which way, in a few words.
+        file: Below the package ``ftkit``; empty for a dropped one.
+        code: The line where it acts, as it stands in `file`.
+        switches: Fields of `PPOConfig` that change it.
+    """
+
+    number: str
+    title: str
+    verdict: Literal["kept", "changed", "dropped"]
+    how: str
+    file: str = ""
+    code: str = ""
+    switches: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> int | None:
+        """Number of the line where it acts, from 1; None for a dropped one.
+
+        Raises:
+            LookupError: the file does not hold `code` exactly once.
+        """
+        if not self.file:
+            return None
+        lines = (PACKAGE / self.file).read_text("utf-8").splitlines()
+        found = [number for number, text in enumerate(lines, 1) if text.strip() == self.code]
+        if len(found) != 1:
+            raise LookupError(f"{self.number}: {self.code!r} is {len(found)} times in {self.file}")
+        return found[0]
+
+
+DETAILS = (
+    Detail(
+        "G1",
+        "reward and value read prompt + completion",
+        "kept",
+        "the critic on every completion token, the judge on the last",
+        "models/roles.py",
+        "values = _read(self.value_head, states) if with_values else None",
+    ),
+    Detail(
+        "G2",
+        "padding with a token that is not EOS, the position of EOS truncated at",
+        "kept",
+        "ftkit.load chooses an unused pad token",
+        "models/padding.py",
+        "tokenizer.pad_token = chosen",
+    ),
+    Detail(
+        "G3",
+        "position ids corrected for left padding",
+        "kept",
+        "count real tokens only",
+        "models/heads.py",
+        "return (mask.long().cumsum(1) - 1).clamp(min=0)",
+    ),
+    Detail(
+        "G4",
+        "completions of a fixed length, cut afterwards",
+        "changed",
+        "a completion ends at its stop token; the mask says where",
+        "models/generation.py",
+        "done = done | torch.isin(drawn[:, 0], stop_ids)",
+        ("max_new_tokens",),
+    ),
+    Detail(
+        "G5",
+        "learning rate annealed to zero",
+        "kept",
+        "linear over the run",
+        "stages/ppo/trainer.py",
+        "left = 1.0 - self.progress.round / self.config.iterations",
+        ("lr_schedule",),
+    ),
+    Detail(
+        "G6",
+        "one seed a process",
+        "kept",
+        "sampling and shuffling have a generator each; one process",
+        "stages/ppo/trainer.py",
+        '"sampling": torch.Generator(device).manual_seed(self.config.seed),',
+        ("seed",),
+    ),
+    Detail(
+        "R1",
+        "the score is read at the last token only",
+        "kept",
+        "the last real token, by the mask",
+        "models/roles.py",
+        "ends = last_real(mask)",
+    ),
+    Detail(
+        "R2",
+        "reward head starts as N(0, 1/√(d+1))",
+        "kept",
+        "without a bias, which cancels in every preference",
+        "models/heads.py",
+        "nn.init.normal_(head.weight, std=1 / math.sqrt(hidden + 1), generator=generator)",
+    ),
+    Detail(
+        "R3",
+        "reward model normalised before and after training",
+        "dropped",
+        "center the loss instead (RewardRecipe.centering), give a reward in a sensible unit",
+    ),
+    Detail(
+        "P1",
+        "logits divided by the sampling temperature",
+        "kept",
+        "in every log-probability, the reference's too",
+        "models/heads.py",
+        "logp = torch.log_softmax(logits_of(rows) / temperature, -1)",
+        ("temperature",),
+    ),
+    Detail(
+        "P2",
+        "value head starts at zero",
+        "kept",
+        "an untrained critic adds no noise",
+        "models/heads.py",
+        "nn.init.zeros_(head.weight)",
+    ),
+    Detail(
+        "P3",
+        "prompts cut to end at a sentence",
+        "dropped",
+        "the chat template delimits prompts",
+    ),
+    Detail(
+        "P4",
+        "no dropout",
+        "kept",
+        "the base is in eval mode, and the first ratio of every round is checked",
+        "models/roles.py",
+        "strip_adapters(causal).eval()",
+    ),
+    Detail(
+        "P5",
+        "a fixed score of −1 for completions without EOS",
+        "changed",
+        "a penalty, off by default",
+        "stages/ppo/scoring.py",
+        "paid = scores - config.missing_eos_penalty * (~rollout.ended).to(scores.dtype)",
+        ("missing_eos_penalty",),
+    ),
+    Detail(
+        "P6",
+        "discount 1",
+        "kept",
+        "no token is worth less for coming late",
+        "stages/ppo/trainer.py",
+        "estimate = gae(scored.rewards, rollout.values, rollout.mask, config.gamma, config.lam)",
+        ("gamma", "lam"),
+    ),
+    Detail(
+        "P7",
+        "batch, minibatches, gradient accumulation",
+        "kept",
+        "micro-batches weigh by their real tokens, so their sum is the minibatch's mean",
+        "stages/ppo/update.py",
+        "share = float(rollout.mask[micro].sum() / total)",
+        ("batch_size", "epochs", "minibatches", "micro_batch"),
+    ),
+    Detail(
+        "P8",
+        "each token pays for its KL",
+        "kept",
+        "completion tokens only; estimator by choice",
+        "stages/ppo/scoring.py",
+        "tokens = token_rewards(paid, kl, rollout.mask, kl_coef)",
+        ("kl_coef", "kl_estimator"),
+    ),
+    Detail(
+        "P9",
+        "whitening: rewards without shift, advantages with",
+        "kept",
+        "over real tokens only, the rewards' off by default",
+        "stages/ppo/trainer.py",
+        "advantages = whiten(advantages, rollout.mask)",
+        ("whiten_rewards", "whiten_advantages"),
+    ),
+    Detail(
+        "P10",
+        "value loss clipped around the old values",
+        "kept",
+        "None switches it off",
+        "algos/ppo.py",
+        "loss = 0.5 * masked_mean(torch.maximum(free, bounded), mask)",
+        ("clip_range_value", "value_coef"),
+    ),
+    Detail(
+        "P11",
+        "adaptive KL coefficient",
+        "kept",
+        "off by default",
+        "stages/ppo/trainer.py",
+        "self.progress.kl_coef = self.controller.next_coef(",
+        ("kl_target", "kl_horizon"),
+    ),
+    Detail(
+        "Adam",
+        "epsilon 1e-5, where PyTorch has 1e-8",
+        "kept",
+        "larger, so early steps are smaller",
+        "stages/ppo/trainer.py",
+        "eps=self.config.adam_epsilon,",
+        ("adam_epsilon",),
+    ),
+    Detail(
+        "clip",
+        "gradient norm clipped (in later implementations)",
+        "kept",
+        "L2 norm over adapter and value head",
+        "stages/ppo/update.py",
+        'norm = torch.nn.utils.clip_grad_norm_(list(roles.trainable("policy")), '
+        "config.max_grad_norm)",
+        ("max_grad_norm",),
+    ),
+)
+
+
+def details() -> Table:
+    """Return every detail with its verdict, its switches and the line where it acts."""
+    rows = [
+        (
+            detail.number,
+            detail.title,
+            f"{detail.verdict}: {detail.how}",
+            ", ".join(detail.switches) or "–",
+            f"{detail.file}:{detail.line}" if detail.file else "–",
+        )
+        for detail in DETAILS
+    ]
+    return Table(
+        "The implementation details of PPO, one by one",
+        ["detail", "the original", "here", "PPOConfig", "line in ftkit/"],
+        rows,
+        "Stricter than the original throughout: padding enters no mean, variance or ratio.",
+    )
