@@ -28,7 +28,7 @@ CONSTRAINTS = {
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TOP_LEVEL = {
     *(".ci", ".gitignore", "LICENSE", "README.md", "environment.yml", "pyproject.toml"),
-    *("ftkit", "notebooks", "tests"),
+    *("benchmarks", "ftkit", "notebooks", "tests"),
 }
 
 

@@ -1,0 +1,271 @@
+"""PPO of ftkit against the last PPO of TRL: seconds a step, peak memory, and equal losses.
+
+    python benchmarks/ppo_vs_trl.py            # about 6 minutes on 2 idle cores
+
+TRL 1.12.0 was the last release with `trl.experimental.ppo`. It runs from a side environment that
+lies over the present one (same torch, transformers and peft), in a process of its own; so does
+ftkit, in turn, on the same weights, prompts and sizes. Both have a LoRA policy of rank 16 on the
+attention and a reward model that is the base with a score head. What differs is what the layouts
+force: TRL's critic is a second full backbone and all of its models are float32; ftkit reads one
+NF4 base in four roles.
+
+The losses are compared on TRL's own first minibatch: its tensors go through `ftkit.algos`, and
+its tokens through ftkit's scorer (float32 weights, as TRL has them).
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+TRL = "trl==1.12.0"
+BATCH, NEW_TOKENS, EPOCHS, MINIBATCHES = 16, 24, 2, 2
+RATE, KL_COEF, CLIP, VALUE_COEF, LAM = 3e-4, 0.05, 0.2, 0.1, 0.95
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def main() -> None:
+    """Run both in turn and print the comparison; exit code 1 if the losses disagree."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="PPO steps; the first is not timed")
+    parser.add_argument("--side", choices=["ftkit", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds must be at least 2")
+    if options.side:
+        report = {"ftkit": run_ftkit, "trl": run_trl}[options.side](options.rounds, options.out)
+        (options.out / f"{options.side}.json").write_text(json.dumps(report))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        trl = measured(side_environment(), "trl", options.rounds, out)
+        ours = measured(Path(sys.executable), "ftkit", options.rounds, out)
+        differences = compare_losses(out / "minibatch.safetensors")
+    print_report(ours, trl, differences)
+    sys.exit(any(gap > 1e-4 for gap in differences.values()))
+
+
+def side_environment() -> Path:
+    """Return the Python of an environment with the old TRL over the present packages."""
+    folder = Path(tempfile.gettempdir()) / f"ftkit-{TRL.replace('==', '-')}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        venv.create(folder, with_pip=False, clear=True)
+        site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
+        subprocess.run([*map(str, pip), TRL], check=True)  # noqa: S603
+        # Searched behind the folder itself, so the old TRL comes first.
+        (site / "present.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        (folder / "complete").touch()
+    return python
+
+
+def measured(python: Path, side: str, rounds: int, out: Path) -> dict[str, Any]:
+    """Run one side in a process of its own; return its report."""
+    print(f"{side}: {rounds} rounds …", file=sys.stderr, flush=True)
+    repository = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(repository)}
+    command = [python, __file__, "--side", side, "--rounds", rounds, "--out", out]
+    subprocess.run(list(map(str, command)), check=True, env=environment)  # noqa: S603
+    return json.loads((out / f"{side}.json").read_text())
+
+
+def report(seconds: list[float], scores: float) -> dict[str, Any]:
+    """Return what a side measured; ``ru_maxrss`` is in kB on Linux, in bytes on macOS."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return {"seconds": seconds, "peak_gb": peak, "scores": scores}
+
+
+def run_ftkit(rounds: int, out: Path) -> dict[str, Any]:
+    """One NF4 base in four roles."""
+    import ftkit
+    from ftkit.models import Roles
+
+    base = ftkit.load(quantization="nf4")
+    roles = Roles(base)
+    roles.add_reward()
+    config = ftkit.PPOConfig(
+        iterations=rounds,
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        minibatches=MINIBATCHES,
+        max_new_tokens=NEW_TOKENS,
+        learning_rate=RATE,
+        kl_coef=KL_COEF,
+        value_coef=VALUE_COEF,
+    )
+    prompts = ftkit.data.sentiment_prompts()
+    trainer = ftkit.PPOTrainer(
+        base, prompts, reward="model", config=config, roles=roles, output_dir=out / "ftkit"
+    )
+    history = trainer.train()
+    return report([row["time/round_s"] for row in history], history[-1]["objective/scores"])
+
+
+def run_trl(rounds: int, out: Path) -> dict[str, Any]:
+    """Policy with LoRA, critic and reward model with backbones of their own, all float32."""
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    class Clock(TrainerCallback):
+        """When training began and each step ended."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.times = [time.perf_counter()]
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.times.append(time.perf_counter())
+
+    policy, tokenizer, critic, reward = trl_models()
+    clock = Clock()
+    config = PPOConfig(
+        output_dir=str(out / "trl"),
+        total_episodes=rounds * BATCH,
+        per_device_train_batch_size=BATCH // MINIBATCHES,
+        gradient_accumulation_steps=MINIBATCHES,
+        num_mini_batches=MINIBATCHES,
+        num_ppo_epochs=EPOCHS,
+        local_rollout_forward_batch_size=BATCH,
+        response_length=NEW_TOKENS,
+        temperature=1.0,
+        learning_rate=RATE,
+        kl_coef=KL_COEF,
+        cliprange=CLIP,
+        vf_coef=VALUE_COEF,
+        lam=LAM,
+        stop_token="eos",  # noqa: S106
+        num_sample_generations=0,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    keep_first_minibatch(ppo_trainer, out / "minibatch.safetensors")
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules=ATTENTION, task_type="CAUSAL_LM")
+    trainer = PPOTrainer(
+        config, tokenizer, policy, None, reward, prompt_rows(tokenizer), critic,
+        callbacks=[clock], peft_config=lora,
+    )  # fmt: skip
+    trainer.train()
+    seconds = [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)]
+    return report(seconds, trainer.state.log_history[-1]["objective/scores"])
+
+
+def trl_models() -> tuple[Any, Any, Any, Any]:
+    """Return policy, tokenizer, critic and reward model, the weights read from ftkit's cache."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from ftkit.models import fetch, load_tokenizer
+
+    folder, tokenizer = fetch(), load_tokenizer()
+    tokenizer.padding_side = "left"
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    heads = [
+        AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32")
+        for _ in range(2)
+    ]
+    for model in (policy, *heads):
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return policy, tokenizer, *heads
+
+
+def prompt_rows(tokenizer: Any) -> Any:
+    """Return ftkit's prompts as the rows that TRL takes."""
+    from datasets import Dataset
+
+    from ftkit import data
+    from ftkit.stages.ppo.rollout import encode_prompts
+    from ftkit.stages.ppo.trainer import conversations
+
+    _, ids, mask = encode_prompts(tokenizer, conversations(data.sentiment_prompts()), 256)
+    rows = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+    return Dataset.from_dict({"input_ids": rows})
+
+
+def keep_first_minibatch(module: Any, file: Path) -> None:
+    """Save what TRL's `train` holds at its first policy loss, and that loss, to `file`."""
+    from safetensors.torch import save_file
+
+    plain, calls = module.masked_mean, []
+
+    def masked_mean(values: Any, mask: Any, axis: Any = None) -> Any:
+        result = plain(values, mask, axis)
+        held = sys._getframe(1).f_locals
+        if "pg_loss_max" not in held and "vf_loss_max" not in held:
+            return result  # of the whitening
+        calls.append(result.detach())
+        if len(calls) == 3:  # value loss, value clip fraction, policy loss
+            rows = held["micro_batch_inds"]
+            kept = {
+                name: held[name].detach()
+                for name in ("mb_query_responses", "mb_responses", "mb_advantage", "mb_return",
+                             "mb_values", "mb_logprobs", "new_logprobs", "vpred")
+            }  # fmt: skip
+            kept["padding"] = held["padding_mask"][rows]
+            kept["padding_p1"] = held["padding_mask_p1"][rows]
+            kept |= {"value_loss": 0.5 * calls[0], "policy_loss": calls[2]}
+            save_file({name: tensor.contiguous() for name, tensor in kept.items()}, file)
+        return result
+
+    module.masked_mean = masked_mean
+
+
+def compare_losses(file: Path) -> dict[str, float]:
+    """Return the largest differences between TRL's numbers and ftkit's on its minibatch."""
+    import torch
+    from safetensors.torch import load_file
+
+    import ftkit
+    from ftkit.algos import policy_loss, value_loss
+    from ftkit.models import Roles
+
+    held = load_file(file)
+    mask, value_mask = ~held["padding"], ~held["padding_p1"]
+    policy = policy_loss(
+        held["new_logprobs"], held["mb_logprobs"], held["mb_advantage"], mask, CLIP
+    )
+    value = value_loss(held["vpred"], held["mb_values"], held["mb_return"], value_mask, CLIP)
+    base = ftkit.load(quantization=None, compute_dtype="float32")
+    ids = held["mb_query_responses"]
+    start = ids.shape[1] - mask.shape[1]
+    attention = torch.cat([ids[:, :start] != base.tokenizer.pad_token_id, mask], dim=1)
+    with torch.no_grad():
+        seen = Roles(base, start="new").logprobs_and_values(ids, attention, start)
+    gap = (seen.logprobs - held["new_logprobs"]).masked_fill(~mask, 0.0)
+    return {
+        "policy loss": abs(float(policy.loss - held["policy_loss"])),
+        "value loss": abs(float(value.loss - held["value_loss"])),
+        "log-probabilities (nats, largest)": float(gap.abs().max()),
+    }
+
+
+def print_report(ours: dict[str, Any], trl: dict[str, Any], differences: dict[str, float]) -> None:
+    """Print seconds, memory, their ratios, and the differences."""
+    mine, theirs = (statistics.median(side["seconds"][1:]) for side in (ours, trl))
+    sizes = f"{BATCH} prompts x {NEW_TOKENS} tokens, {EPOCHS} epochs x {MINIBATCHES} minibatches"
+    print(f"PPO step, SmolLM2-135M, {sizes}, {os.cpu_count()} cores")
+    print(f"{'':14}{'ftkit':>10}{TRL:>14}{'ratio':>9}")
+    print(f"{'seconds/step':14}{mine:10.1f}{theirs:14.1f}{theirs / mine:9.2f}")
+    memory = ours["peak_gb"], trl["peak_gb"]
+    print(f"{'peak RSS, GB':14}{memory[0]:10.2f}{memory[1]:14.2f}{memory[1] / memory[0]:9.2f}")
+    print("\nTRL's first minibatch through ftkit, absolute differences (to be below 1e-4)")
+    for name, gap in differences.items():
+        print(f"  {name:36}{gap:.1e}")
+
+
+if __name__ == "__main__":
+    main()
