@@ -13,7 +13,11 @@ class ChatError(FtkitError, ValueError):
     """A conversation or a chat template that cannot be rendered or masked."""
 
 
-class ModelSourceError(FtkitError, OSError):
+class SourceError(FtkitError, OSError):
+    """Files that cannot be fetched, verified or stored."""
+
+
+class ModelSourceError(SourceError):
     """Weights that cannot be found, fetched, verified or stored."""
 
 

@@ -9,20 +9,22 @@ repository. torch and transformers are imported when a name of this room is firs
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ftkit.fetching.cache import cache_dir
 from ftkit.models.quiet import hush_bitsandbytes
 
 _HOMES = {
     "Completions": "generation",
     "Loaded": "loading",
     "LoraAdapter": "lora",
+    "MergeErrors": "merge",
     "Roles": "roles",
     "TokenOutputs": "roles",
-    "cache_dir": "cache",
     "compute_dtype": "hardware",
     "fetch": "loading",
     "load": "loading",
     "load_tokenizer": "loading",
     "memory_mb": "memory",
+    "merge_errors": "merge",
     "read_adapter": "lora",
     "score_model": "classifier",
     "strip_adapters": "lora",
@@ -32,6 +34,7 @@ __all__ = [
     "Completions",
     "Loaded",
     "LoraAdapter",
+    "MergeErrors",
     "Roles",
     "TokenOutputs",
     "cache_dir",
@@ -40,19 +43,20 @@ __all__ = [
     "load",
     "load_tokenizer",
     "memory_mb",
+    "merge_errors",
     "read_adapter",
     "score_model",
     "strip_adapters",
 ]
 
 if TYPE_CHECKING:
-    from ftkit.models.cache import cache_dir
     from ftkit.models.classifier import score_model
     from ftkit.models.generation import Completions
     from ftkit.models.hardware import compute_dtype
     from ftkit.models.loading import Loaded, fetch, load, load_tokenizer
     from ftkit.models.lora import LoraAdapter, read_adapter, strip_adapters
     from ftkit.models.memory import memory_mb
+    from ftkit.models.merge import MergeErrors, merge_errors
     from ftkit.models.roles import Roles, TokenOutputs
 
 hush_bitsandbytes()  # transformers imports bitsandbytes, so this comes before it

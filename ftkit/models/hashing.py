@@ -1,18 +1,14 @@
-"""SHA-256 of files and of sets of weight files."""
+"""One SHA-256 for a set of weight files."""
 
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftkit.fetching.hashing import sha256_file
+
 HASH_LIMIT_BYTES = 8_000_000_000
 """Weights above this size are not hashed at every load (about 0.6 s a GB)."""
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of `path` in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_sha256(files: Sequence[Path]) -> str:

@@ -11,8 +11,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ftkit.errors import ModelSourceError
-from ftkit.models.cache import disk_errors
+from ftkit.errors import ModelSourceError, SourceError
+from ftkit.fetching.cache import disk_errors
 from ftkit.models.checkpoint import weight_files
 
 _TEXTS = ["*.json", "*.jinja", "*.txt", "*.model", "README.md"]
@@ -45,8 +45,8 @@ def download_snapshot(repo: str, revision: str | None, *, weights: bool) -> Path
     try:
         with disk_errors(Path(f"the hub cache for {repo}"), "HF_HOME"):
             folder = _snapshot(repo, revision, weights=weights, offline=False)
-    except ModelSourceError:
-        raise
+    except SourceError as error:
+        raise ModelSourceError(str(error)) from error
     except Exception as error:  # the hub client's HTTP library is its own business
         raise _explained(repo, revision, error) from error
     try:

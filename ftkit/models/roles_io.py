@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ftkit.errors import RecordError
-from ftkit.models.cache import _sync_one as sync_one
+from ftkit.fetching.cache import sync_one
 from ftkit.models.lora import PEFT_PREFIX, LoraAdapter
 
 FORMAT = "ftkit-roles"

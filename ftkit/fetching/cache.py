@@ -1,6 +1,7 @@
 """ftkit's folder in the user's cache: locked, written atomically, checked when read.
 
-Left out on purpose: eviction. The folder holds one converted model and is safe to delete.
+Left out on purpose: eviction. The folder holds one converted model and a few MB of text, and is
+safe to delete.
 """
 
 import errno
@@ -14,8 +15,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ftkit.errors import ModelSourceError
-from ftkit.models.hashing import sha256_file
+from ftkit.errors import SourceError
+from ftkit.fetching.hashing import sha256_file
 
 Progress = Callable[[str, float], None]
 """Hook ``(step, fraction)``: the step's name and how much of it is done, 0 to 1."""
@@ -29,7 +30,7 @@ def silent(step: str, fraction: float) -> None:
 
 
 def cache_dir() -> Path:
-    """Return the folder of converted models: ``FTKIT_CACHE``, else the user's cache folder."""
+    """Return the folder of models and texts: ``FTKIT_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("FTKIT_CACHE")
     return Path(chosen or platformdirs.user_cache_dir("ftkit")).expanduser().absolute()
 
@@ -39,7 +40,7 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold the lock of `target` across processes; wait for another holder to finish.
 
     Raises:
-        ModelSourceError: another process held the lock for `LOCK_TIMEOUT_S` seconds.
+        SourceError: another process held the lock for `LOCK_TIMEOUT_S` seconds.
     """
     lock = target.with_name(f"{target.name}.lock")
     with disk_errors(target):
@@ -47,9 +48,9 @@ def exclusive(target: Path) -> Iterator[None]:
         try:
             held = FileLock(lock).acquire(timeout=LOCK_TIMEOUT_S)
         except Timeout as error:
-            raise ModelSourceError(
+            raise SourceError(
                 f"another process has been preparing {target.name} for over "
-                f"{LOCK_TIMEOUT_S / 60:.0f} minutes. Stop it, then load again (lock: {lock})"
+                f"{LOCK_TIMEOUT_S / 60:.0f} minutes. Stop it, then try again (lock: {lock})"
             ) from error
     with held:
         yield
@@ -84,16 +85,17 @@ def _swap(partial: Path, target: Path) -> None:
     if target.exists():
         target.rename(target.with_name(f".partial-{target.name}-old"))
     partial.rename(target)
-    _sync_one(target.parent)
+    sync_one(target.parent)
 
 
 def _sync(folder: Path) -> None:
     for file in folder.iterdir():
-        _sync_one(file)
-    _sync_one(folder)
+        sync_one(file)
+    sync_one(folder)
 
 
-def _sync_one(path: Path) -> None:
+def sync_one(path: Path) -> None:
+    """Have the disk really hold `path`, a file or a folder's listing."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open a folder to sync it
         return
     handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
@@ -107,12 +109,12 @@ def require_space(folder: Path, needed: int) -> None:
     """Check that the disk of `folder` can take `needed` bytes.
 
     Raises:
-        ModelSourceError: it cannot.
+        SourceError: it cannot.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ModelSourceError(
-            f"the disk of {folder} has {free / 1e6:.0f} MB free, preparing the model takes "
+        raise SourceError(
+            f"the disk of {folder} has {free / 1e6:.0f} MB free, what is to be stored takes "
             f"{needed / 1e6:.0f} MB. Free some space, or set FTKIT_CACHE to a folder on a "
             "larger disk"
         )
@@ -120,7 +122,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def disk_errors(target: Path, setting: str = "FTKIT_CACHE") -> Iterator[None]:
-    """Turn "no space left" and "may not write" into a `ModelSourceError` that says what to do.
+    """Turn "no space left" and "may not write" into a `SourceError` that says what to do.
 
     safetensors reports a full disk as its own exception, so the message decides, not the type.
 
@@ -130,7 +132,7 @@ def disk_errors(target: Path, setting: str = "FTKIT_CACHE") -> Iterator[None]:
     """
     try:
         yield
-    except ModelSourceError:
+    except SourceError:
         raise
     except Exception as error:
         code = getattr(error, "errno", None)
@@ -140,9 +142,9 @@ def disk_errors(target: Path, setting: str = "FTKIT_CACHE") -> Iterator[None]:
             problem = "the folder may not be written"
         else:
             raise
-        raise ModelSourceError(
+        raise SourceError(
             f"cannot write {target}: {problem}. Nothing half-written was kept. Make room there, "
-            f"or set {setting} to a folder that can take it, then load again"
+            f"or set {setting} to a folder that can take it, then try again"
         ) from error
 
 
@@ -163,7 +165,7 @@ def verify(folder: Path, *, weights: bool = True) -> dict[str, str]:
         weights: Whether to hash the weights too (0.3 s for 540 MB); sizes are always checked.
 
     Raises:
-        ModelSourceError: a file is missing, changed or not listed, or the manifest is unreadable.
+        SourceError: a file is missing, changed or not listed, or the manifest is unreadable.
     """
     listed = _read_manifest(folder)
     present = {file.name for file in folder.iterdir()} - {MANIFEST}
@@ -189,8 +191,7 @@ def _read_manifest(folder: Path) -> dict[str, dict]:
         raise _tampered(folder, f"{MANIFEST} is missing or unreadable") from error
 
 
-def _tampered(folder: Path, what: str) -> ModelSourceError:
-    return ModelSourceError(
-        f"the converted model in {folder} is not what ftkit wrote: {what}. Build it anew with "
-        "ftkit.models.fetch(force=True), or delete that folder"
+def _tampered(folder: Path, what: str) -> SourceError:
+    return SourceError(
+        f"the content of {folder} is not what ftkit wrote: {what}. Delete that folder and try again"
     )
