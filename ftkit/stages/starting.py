@@ -1,0 +1,96 @@
+"""Where a policy starts: from a new adapter on the bare base, or from a trained one.
+
+TRL makes the reference of a trained adapter itself, a frozen copy named ``ref``. On a quantized
+base it then rounds the policy to bfloat16 and not the copy, so that the two would differ before
+the first step; `restore` undoes that.
+"""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Trainer
+
+from ftkit.errors import SettingsError
+from ftkit.models import Loaded, LoraAdapter, read_adapter
+from ftkit.models.lora import adapter_parameters, attach, cast
+from ftkit.stages.adapters import fresh_base
+
+Start: TypeAlias = str | Path | LoraAdapter | Trainer | PeftModel
+"""A saved adapter's folder, what `ftkit.models.read_adapter` gives, a trainer, or its model."""
+
+POLICY, REFERENCE = "default", "ref"  # TRL's names
+
+
+def new_adapter(r: int, alpha: int) -> LoraConfig:
+    """Return the LoRA settings that every stage of ftkit shares."""
+    return LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def carries(model: Any, start: Start | None) -> bool:
+    """Whether `start` is a trainer or model whose adapter sits in the base `model`."""
+    holder = start.model if isinstance(start, Trainer) else start
+    return isinstance(holder, PeftModel) and any(module is model for module in holder.modules())
+
+
+def read_start(base: Loaded, start: Start | None) -> LoraAdapter | None:
+    """Return a copy of the adapter to start from; None for a new one.
+
+    Raises:
+        SettingsError: it cannot be read, does not fit the base, or is a reward model's.
+    """
+    if start is None or isinstance(start, LoraAdapter):
+        adapter = start
+    elif isinstance(start, str | Path):
+        adapter = _from_folder(base, Path(start))
+    else:
+        adapter = read_adapter(start.model if isinstance(start, Trainer) else start)
+    if adapter is not None and adapter.head is not None:
+        raise SettingsError(
+            "the adapter to start from is a reward model's: a policy starts from an SFT adapter, "
+            "or from none (adapter=None)"
+        )
+    return adapter
+
+
+def policy_from(base: Loaded, adapter: LoraAdapter) -> PeftModel:
+    """Return the base with `adapter` on it as the policy; TRL adds the frozen copy.
+
+    Raises:
+        SettingsError: the adapter was made for another architecture.
+    """
+    try:
+        model = get_peft_model(fresh_base(base.model), adapter.config, adapter_name=POLICY)
+    except ValueError as error:
+        raise SettingsError(f"the adapter to start from does not fit this base: {error}") from error
+    _fill(model, POLICY, adapter)
+    return model
+
+
+def restore(model: Any, adapter: LoraAdapter) -> None:
+    """Put `adapter` into the policy, and the reference where there is one, in one dtype."""
+    dtype = next(parameter.dtype for _, parameter in adapter_parameters(model, POLICY))
+    for name in (POLICY, REFERENCE):
+        if name in model.peft_config:
+            cast(model, name, dtype)
+            _fill(model, name, adapter)
+
+
+def _fill(model: Any, name: str, adapter: LoraAdapter) -> None:
+    dtype = next(parameter.dtype for _, parameter in adapter_parameters(model, name))
+    attach(model, name, adapter, dtype)
+
+
+def _from_folder(base: Loaded, folder: Path) -> LoraAdapter:
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():  # PEFT would look for it on the hub, or unpickle another file
+        raise SettingsError(
+            f"{weights} does not exist: give the folder that trainer.save_model(folder) wrote"
+        )
+    try:
+        return read_adapter(PeftModel.from_pretrained(fresh_base(base.model), str(folder)))
+    except (RuntimeError, ValueError) as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise SettingsError(f"the adapter in {folder} does not fit this base: {last}") from error
