@@ -18,6 +18,8 @@ class Finding:
         message: What was seen, in one sentence, with the evidence.
         fix: What to do, in one sentence; empty when nothing needs doing.
         where: The place, e.g. ``"message 2"`` or ``"row 14"``; empty for the whole input.
+        rows: Indices of the rows concerned, ascending; empty where it is not about single rows.
+        evidence: What was read, line by line, for a reader who wants to check; may be empty.
     """
 
     code: str
@@ -25,6 +27,8 @@ class Finding:
     message: str
     fix: str = ""
     where: str = ""
+    rows: tuple[int, ...] = ()
+    evidence: str = ""
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""

@@ -1,6 +1,7 @@
 """`audit`: what a tokenizer's chat template trains, held against what the model must produce."""
 
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any
 
 from ftkit.chat import templates
@@ -85,8 +86,8 @@ def audit(
     return TemplateAudit(
         template=family or "own",
         findings=(
-            _markers(renderer, marked_by),
-            _prefix(renderer, messages),
+            generation_markers(renderer),
+            prefix_stability(renderer, messages),
             *chat.findings,
         ),
         marked_by=marked_by,
@@ -169,7 +170,9 @@ def _why_after(turn: Turn, extra: str) -> str:
     return "stands behind the stop token"
 
 
-def _markers(renderer: Renderer, marked_by: str | None) -> Finding:
+def generation_markers(renderer: Renderer) -> Finding:
+    """Whether a template marks its answers, or TRL knows a twin of it that does."""
+    _, marked_by = _marked(renderer, templates.family_of(renderer.template))
     if renderer.has_generation_markers:
         return Finding("generation-markers", "ok", "the template marks its answers itself")
     if marked_by:
@@ -188,22 +191,26 @@ def _markers(renderer: Renderer, marked_by: str | None) -> Finding:
     )
 
 
-def _prefix(renderer: Renderer, messages: Messages) -> Finding:
+def prefix_stability(renderer: Renderer, messages: Messages) -> Finding:
     """Whether a conversation grows by appending: each shorter rendering opens the longer one."""
     text = renderer.render(messages)
     ends = [i + 1 for i, m in enumerate(messages[:-1]) if m["role"] == "assistant"]
-    unstable = [
-        i
-        for i in ends
-        if (short := renderer.try_render(messages[:i])) and not text.startswith(short)
-    ]
-    if not unstable:
-        return Finding("prefix-stable", "ok", "each turn extends the rendering before it")
+    for end in ends:
+        short = renderer.try_render(messages[:end])
+        if short and not text.startswith(short):
+            return _unstable(text, short, end)
+    return Finding("prefix-stable", "ok", "each turn extends the rendering before it")
+
+
+def _unstable(text: str, short: str, end: int) -> Finding:
+    at = len(commonprefix([text, short]))
+    part = slice(max(0, at - 20), at + 40)
     return Finding(
         "prefix-unstable",
         "warning",
-        f"the rendering of the first {unstable[0]} messages is not how the whole conversation "
+        f"the rendering of the first {end} messages is not how the whole conversation "
         "begins: earlier turns change when a later one is added, so a multi-turn row trains "
         "another text than the model saw turn by turn",
         "train such conversations turn by turn (mask='last_assistant' on each prefix)",
+        evidence=f"first {end} messages  …{short[part]!r}\nall messages      …{text[part]!r}",
     )

@@ -15,12 +15,14 @@ from datasets import Dataset
 from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
 from ftkit.chat.checks import special_tokens
+from ftkit.chat.labels import Labelled, label_findings
 from ftkit.chat.prepare import conversation, tools
 from ftkit.chat.spans import decode
 from ftkit.errors import ChatError, DataError
 from ftkit.findings import Finding
 
-_COLLATED = ("input_ids", "labels", "seq_lengths")
+_LABELLED = ("input_ids", "labels")
+_COLLATED = (*_LABELLED, "seq_lengths")
 
 
 def annotate_batch(trainer: Any, rows: int = 4, *, split: str = "train") -> AnnotatedBatch:
@@ -159,16 +161,15 @@ def _reason(token: Token, label: int) -> str:
 
 
 def _findings(tokenizer: Any, dataset: Dataset, trainer: Any, packed: bool) -> Iterator[Finding]:
-    rows = dataset["labels"] if "labels" in dataset.column_names else dataset["input_ids"]
-    trained = sum(label != IGNORE_INDEX for row in rows for label in row)
-    total = sum(len(row) for row in rows)
-    yield Finding(
-        "share-trained",
-        "ok" if trained else "error",
-        f"{trained} of {total} tokens of the prepared dataset carry loss "
-        f"({trained / max(total, 1):.0%}), in {len(rows)} rows",
-    )
-    yield from special_tokens(tokenizer, list(dataset[0]["input_ids"]))
+    """What the whole prepared dataset says, not only the rows that are shown."""
+    columns = dataset.select_columns([c for c in _LABELLED if c in dataset.column_names])
+    rows = [
+        Labelled(i, row["input_ids"], row.get("labels", row["input_ids"]))
+        for i, row in enumerate(columns)
+    ]
+    limit = getattr(trainer.args, "max_length", None)
+    yield from label_findings(tokenizer, rows, max_length=limit, whole=not packed)
+    yield from special_tokens(tokenizer)
     if packed:
         yield Finding(
             "packed-rows",
@@ -176,16 +177,4 @@ def _findings(tokenizer: Any, dataset: Dataset, trainer: Any, packed: bool) -> I
             "the trainer packs several conversations into one row and keeps none of their "
             "messages, so the tokens are shown without roles",
             "to see roles, look at the same rows with packing=False",
-        )
-        return
-    limit = getattr(trainer.args, "max_length", None)
-    full = [i for i, row in enumerate(rows) if limit is not None and len(row) >= limit]
-    open_ended = [i for i in full if rows[i][-1] != IGNORE_INDEX]
-    if open_ended:
-        yield Finding(
-            "answer-cut",
-            "warning",
-            f"{len(open_ended)} of {len(rows)} rows fill max_length={limit} and end inside the "
-            "answer: they teach answers that do not end",
-            "raise max_length, or drop these rows",
         )

@@ -47,8 +47,8 @@ def checked(
     return replace(chat, findings=tuple(findings))
 
 
-def special_tokens(tokenizer: Any, input_ids: list[int]) -> Iterator[Finding]:
-    """Pad that equals EOS, and a beginning-of-sequence token that stands twice."""
+def special_tokens(tokenizer: Any, input_ids: Sequence[int] = ()) -> Iterator[Finding]:
+    """Pad that equals EOS, and a beginning-of-sequence token that stands twice in `input_ids`."""
     eos, pad, bos = tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id
     if pad is not None and pad == eos:
         yield Finding(
@@ -304,7 +304,15 @@ def _response_template(
             "info",
             f"the response template tokenizes as {alone} alone but as {inside} in this text: a "
             "collator that searches token ids would not find it. ftkit searches the text",
+            evidence=f"alone        {named(tokenizer, alone)}\n"
+            f"in the text  {named(tokenizer, inside)}",
         )
+
+
+def named(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return token ids as their texts, quoted; what is no token, such as −100, as a number."""
+    shown = [repr(tokenizer.decode([i])) if i >= 0 else str(i).replace("-", "−") for i in ids]
+    return " ".join(shown)
 
 
 def _overlaps(token: Token, start: int, end: int) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftkit.errors import SettingsError
 
-DEFAULT_STAGES = ("02",)
+DEFAULT_STAGES = ("02", "04", "06")
 _NAME = re.compile(r"(?P<number>\d{2})_(?P<topic>[a-z0-9_]+)\.ipynb")
 
 
@@ -56,6 +56,11 @@ def stages(folder: Path) -> list[Stage]:
     if not found:
         raise SettingsError(f"{folder} holds no notebook named like 02_sft.ipynb")
     return found
+
+
+def default(known: Sequence[Stage]) -> list[Stage]:
+    """Return the chain from SFT to PPO, as far as it is among `known`; all of them if it is not."""
+    return [stage for stage in known if stage.number in DEFAULT_STAGES] or list(known)
 
 
 def choose(known: Sequence[Stage], names: Sequence[str]) -> list[Stage]:

@@ -88,7 +88,8 @@ def tour(
     if everything and stage:
         raise SettingsError("--all and --stage exclude each other; leave one out")
     known = course.stages(notebooks or course.home())
-    chosen = known if everything else course.choose(known, stage or course.DEFAULT_STAGES)
+    wanted = course.choose(known, stage) if stage else course.default(known)
+    chosen = known if everything else wanted
     name = settings(profile).profile
 
     from ftkit.cli.guide import lead
@@ -125,3 +126,67 @@ def pull(
     with Console(stderr=True).status(f"fetching {model}"):
         path = fetch(model)
     typer.echo(path)
+
+
+@app.command()
+def doctor(
+    tokenizer: Annotated[
+        str | None, typer.Argument(help="A folder, a name ftkit knows, or a hub id.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Rows as .jsonl, .json, .parquet or .csv.")
+    ] = None,
+    mask: Annotated[
+        str, typer.Option(help="full, completion, assistant or last_assistant.")
+    ] = "assistant",
+    max_length: Annotated[
+        int, typer.Option(min=0, help="Where rows would be cut, in tokens; 0 for nowhere.")
+    ] = 1024,
+    response_template: Annotated[
+        str | None, typer.Option(help="Text that opens the answer, as old tutorials give it.")
+    ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Jinja file to use instead.")
+    ] = None,
+    script: Annotated[
+        list[Path] | None,
+        typer.Option(help="A training script or notebook to hold against the installed TRL."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows that are read at most.")] = 10_000,
+    form: Annotated[str, typer.Option("--format", help="text, json or html.")] = "text",
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write .html, .json or .txt instead.")
+    ] = None,
+    save_template: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Where the patched template goes.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    explain: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Explain a code, or all, and end.")
+    ] = None,
+) -> None:
+    """Find what would fail silently in a tokenizer, a data set or a script.
+
+    Exit status: 0 nothing grave, 4 errors, 3 warnings with --strict, 1 could not run, 2 wrong use.
+    """
+    from ftkit.cli import doctor as office
+
+    if explain is not None:
+        typer.echo(office.explain_text(explain))
+        return
+    if form not in office.FORMATS:
+        raise SettingsError(f"--format {form!r} is unknown; use {', '.join(office.FORMATS)}")
+    report = office.diagnose(
+        tokenizer,
+        data,
+        mask=mask,
+        response_template=response_template,
+        chat_template=chat_template,
+        max_length=max_length,
+        scripts=script or (),
+        rows=rows,
+    )
+    office.write(report, form, out, Console())
+    if save_template is not None:
+        office.save_template(report, save_template)
+    raise typer.Exit(report.exit_code(strict=strict))

@@ -24,6 +24,13 @@ def test_a_stage_answers_to_number_topic_and_both(folder: Path, name: str) -> No
     assert [stage.topic for stage in course.choose(course.stages(folder), [name])] == ["sft"]
 
 
+def test_by_default_the_chain_from_sft_to_ppo_runs_as_far_as_it_is_there(folder: Path) -> None:
+    assert [stage.number for stage in course.default(course.stages(folder))] == ["02"]
+    for name in ("04_reward_model.ipynb", "06_ppo.ipynb"):
+        (folder / name).touch()
+    assert [stage.number for stage in course.default(course.stages(folder))] == ["02", "04", "06"]
+
+
 def test_chosen_stages_keep_course_order_and_come_once(folder: Path) -> None:
     chosen = course.choose(course.stages(folder), ["costs", "2", "sft", "0"])
     assert [stage.number for stage in chosen] == ["00", "02", "10"]
