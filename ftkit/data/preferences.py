@@ -28,13 +28,14 @@ def preferences(name: str, *, split: str = "train", config: str | None = None) -
         DataError: it cannot be loaded, or its columns hold no preferences.
     """
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         dataset = load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
-            f"no preference set {name!r} (split {split!r}) can be loaded: {reason}"
+            f"no preference set {name!r} (split {split!r}) can be loaded: {reason}{_advice(error)}"
         ) from error
     require_preferences(dataset)
     return dataset
@@ -109,6 +110,17 @@ def prompt_key(row: Mapping[str, Any]) -> str:
         min(len(chosen), len(rejected)),
     )
     return json.dumps(chosen[:same], sort_keys=True)
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, ConnectionError):
+        return (
+            ". Offline, a set that was loaded before comes from the cache, a local folder works as "
+            "a name, and ftkit.data.sentiment_pairs() needs no network"
+        )
+    if isinstance(error, FileNotFoundError):
+        return ". Check the spelling; for a private or gated set log in with `hf auth login`"
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -2,8 +2,10 @@
 
 from importlib import resources
 
+import datasets
 import pytest
 from datasets import Dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from ftkit import data
 from ftkit.data.preferences import prompt_key
@@ -132,6 +134,66 @@ def test_any_preference_set_comes_by_name(tmp_path, pairs) -> None:
     pairs.select(range(4)).to_json(tmp_path / "train.jsonl")
     loaded = data.preferences(str(tmp_path), split="train[:3]")
     assert said(loaded["chosen"]) == said(pairs["chosen"])[:3]
+
+
+@pytest.fixture
+def hub(monkeypatch, pairs):
+    """The hub behind `datasets.load_dataset`: one set with two subsets, and its errors."""
+    asked = []
+
+    def load_dataset(path, name=None, *, split=None):
+        asked.append((path, name, split))
+        if path != "lab/ratings":
+            raise DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub.")
+        if name is None:
+            raise ValueError("Config name is missing.\nPlease pick one: ['clean', 'all']")
+        part, _, bounds = split.partition("[")
+        if part != "train":
+            raise ValueError(f"Unknown split \"{part}\". Should be one of ['train'].")
+        rows = pairs if name == "all" else pairs.select(range(6))
+        return rows.select(range(int(bounds[1:-1]))) if bounds else rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_a_set_of_the_hub_is_asked_for_by_name_subset_and_split(hub, pairs) -> None:
+    loaded = data.preferences("lab/ratings", config="clean", split="train[:2]")
+    assert hub == [("lab/ratings", "clean", "train[:2]")]
+    assert said(loaded["chosen"]) == said(pairs["chosen"])[:2]
+    assert len(data.preferences("lab/ratings", config="all")) == len(pairs)
+    assert hub[-1] == ("lab/ratings", "all", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("lab/rating", {}, "'lab/rating' .*doesn't exist on the Hub. Check the spelling"),
+        ("lab/ratings", {}, "Config name is missing$"),
+        ("lab/ratings", {"config": "all", "split": "test"}, 'Unknown split "test"'),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_what_the_hub_answers_is_passed_on(name, options, says) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        data.preferences(name, **options)
+    assert caught.value.__cause__ is not None
+
+
+def test_offline_the_error_says_what_works_without_a_network(monkeypatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"Couldn't reach 'lab/ratings'.*sentiment_pairs\(\)"):
+        data.preferences("lab/ratings")
+
+
+def test_a_set_that_breaks_while_it_is_built_is_a_data_error(monkeypatch) -> None:
+    def load_dataset(*_, **__):
+        raise DatasetGenerationError("An error occurred while generating the dataset")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match="while generating the dataset"):
+        data.preferences("lab/ratings")
 
 
 def test_a_set_that_cannot_be_loaded_says_so(tmp_path) -> None:
