@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 Outcome = Literal["waiting", "running", "finished", "stopped"]
 Curve = list[tuple[int, float]]
-"""Points ``(optimizer step, value)``; the value may be NaN or infinite."""
+"""Points ``(step, value)``; the value may be NaN or infinite."""
 
 FILE_NAME = "history.json"
 _FORMAT, _VERSION = "ftkit.run-history", 1
 _OVERFIT = 1.05
+_OPTIMIZER_STEP = "optimizer step"
+_STEP_UNITS: dict[Method, str] = {"ppo": "round"}
 _WORDS = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
 
 
@@ -34,7 +36,7 @@ class LogRow:
     """One call of the trainer's `log`.
 
     Attributes:
-        step: Optimizer steps done.
+        step: Steps done, in the unit of `RunHistory.step_unit`.
         seconds: Time since the run began.
         values: The numbers as logged; what was logged as None is NaN here.
     """
@@ -50,7 +52,7 @@ class RunHistory(Showable):
 
     Attributes:
         method: Which trainer it was; ``""`` when unknown. Decides how keys are explained.
-        max_steps: Optimizer steps planned; 0 when unknown.
+        max_steps: Steps planned; 0 when unknown.
         outcome: ``"waiting"``, ``"running"``, ``"finished"`` or ``"stopped"`` (early).
         rows: One a log call, in order.
         skipped: Keys whose values were no numbers, with the name of the type: they have no curve.
@@ -63,8 +65,18 @@ class RunHistory(Showable):
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
+    def step_unit(self) -> str:
+        """What a step is: ``"optimizer step"``, but ``"round"`` (of several of them) in PPO."""
+        return _STEP_UNITS.get(self.method, _OPTIMIZER_STEP)
+
+    @property
+    def step_word(self) -> str:
+        """The short form of `step_unit`: ``"step"`` or ``"round"``."""
+        return self.step_unit.split()[-1]
+
+    @property
     def last_step(self) -> int:
-        """The latest optimizer step that was logged, 0 before the first."""
+        """The latest step that was logged, 0 before the first."""
         return max((row.step for row in self.rows), default=0)
 
     @property
@@ -76,7 +88,7 @@ class RunHistory(Showable):
         """Add what a trainer logged; None becomes NaN, what is no number is noted in `skipped`.
 
         Args:
-            step: Optimizer steps done.
+            step: Steps done.
             logs: Key to value.
             seconds: Time since the run began.
         """
@@ -152,7 +164,7 @@ class RunHistory(Showable):
 
     def __str__(self) -> str:
         of = f" of {self.max_steps}" if self.max_steps else ""
-        head = f"{self.method or 'run'}, {self.outcome}: step {self.last_step}{of}"
+        head = f"{self.method or 'run'}, {self.outcome}: {self.step_word} {self.last_step}{of}"
         lines = [f"  {key} {curve[-1][1]:.4g}" for key, curve in self.curves().items()]
         return "\n".join([head, *lines, *(f"  {finding}" for finding in self.findings())])
 

@@ -70,12 +70,14 @@ class Panel:
         name: The key as logged in training (or the only one logged).
         series: Training first, then held-out.
         findings: What there is to tell about any of its curves.
+        step_unit: What a step on the x axis is.
     """
 
     metric: Metric
     name: str
     series: tuple[Series, ...]
     findings: tuple[Finding, ...]
+    step_unit: str
 
     @property
     def severity(self) -> Severity:
@@ -113,6 +115,7 @@ def panels(history: RunHistory) -> list[Panel]:
             base if "train" in splits else f"{next(iter(splits))}_{base}",
             tuple(sorted(splits.values(), key=lambda s: s.rank)),
             tuple(told.get(base, ())),
+            history.step_unit,
         )
         for base, splits in curves.items()
     ]
@@ -123,7 +126,7 @@ def run_text(history: RunHistory) -> str:
     """Return where the run stands: ``"step 40 of 60 · 2 min 5 s · running"``."""
     of = f" of {history.max_steps}" if history.max_steps else ""
     took = f" · {duration(history.seconds)}" if history.seconds else ""
-    return f"step {history.last_step}{of}{took} · {_OUTCOMES[history.outcome]}"
+    return f"{history.step_word} {history.last_step}{of}{took} · {_OUTCOMES[history.outcome]}"
 
 
 def duration(seconds: float) -> str:
@@ -247,7 +250,13 @@ def _key(found: Sequence[Panel]) -> str:
 def _figure(panel: Panel) -> str:
     metric = panel.metric
     alarm = panel.severity if panel.severity in _ALARMS else ""
-    picture = plot.svg(panel.series, unit=metric.unit, band=metric.healthy, title=_spoken(panel))
+    picture = plot.svg(
+        panel.series,
+        unit=metric.unit,
+        title=_spoken(panel),
+        steps=panel.step_unit,
+        band=metric.healthy,
+    )
     meaning = f"<p>{escape(metric.meaning)}</p>" if metric.meaning else ""
     return (
         f'<figure class="ft-plot {alarm}"><header><small>{GROUPS[metric.group]}</small>'
@@ -271,7 +280,7 @@ def _spoken(panel: Panel) -> str:
         f"to {number(s.points[-1][1])}"
         for s in panel.series
     ]
-    return f"{panel.name} over optimizer steps; {'; '.join(parts)}"
+    return f"{panel.name} over {panel.step_unit}s; {'; '.join(parts)}"
 
 
 def _expectation(metric: Metric) -> str:

@@ -67,7 +67,7 @@ def _chosen(found: list[Panel], keys: list[str] | None) -> list[Panel]:
 def _draw(axes: Any, panel: Panel, ink: dict[str, str]) -> None:
     scale = scale_of(panel.series, panel.metric.healthy)
     axes.set(xlim=scale.x, ylim=scale.y, facecolor=ink["card"])
-    axes.set_xlabel("optimizer step", color=ink["mut"], fontsize=9)
+    axes.set_xlabel(panel.step_unit, color=ink["mut"], fontsize=9)
     axes.set_ylabel(panel.metric.unit, color=ink["mut"], fontsize=9)
     last = ", ".join(f"{s.name} {number(s.points[-1][1])}" for s in panel.series)
     axes.set_title(f"{panel.name}\n{last}", loc="left", fontsize=10, color=ink["fg"])

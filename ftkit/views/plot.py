@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Data to picture: x in optimizer steps, y in the metric's unit."""
+    """Data to picture: x in steps of the run, y in the metric's unit."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -59,6 +59,7 @@ def svg(
     *,
     unit: str,
     title: str,
+    steps: str = "optimizer step",
     band: tuple[float, float] | None = None,
 ) -> str:
     """Return the plot as one ``<svg>`` element.
@@ -67,11 +68,12 @@ def svg(
         series: The curves; each needs one point at least.
         unit: Label of the y axis.
         title: What a screen reader says; plain text.
+        steps: Label of the x axis.
         band: Healthy values ``(low, high)``; infinite ends are open.
     """
     scale = scale_of(series, band)
     shaded = _band(scale, band) if band else ""
-    body = shaded + _axes(scale, unit) + "".join(_curve(s, scale) for s in series)
+    body = shaded + _axes(scale, unit, steps) + "".join(_curve(s, scale) for s in series)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{body}</svg>"
@@ -142,7 +144,7 @@ def _tick(value: float) -> str:
 # --- parts -----------------------------------------------------------------------------------
 
 
-def _axes(scale: Scale, unit: str) -> str:
+def _axes(scale: Scale, unit: str, steps: str) -> str:
     frame = f'<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
     across = "".join(
         f'<path class="ax" d="M{_LEFT - 3} {scale.py(v):.1f}h3"/>'
@@ -156,7 +158,7 @@ def _axes(scale: Scale, unit: str) -> str:
     )
     middle_x, middle_y = (_LEFT + _RIGHT) / 2, (_TOP + _BOTTOM) / 2
     labels = (
-        f'<text x="{middle_x:.0f}" y="{HEIGHT - 6}" text-anchor="middle">optimizer step</text>'
+        f'<text x="{middle_x:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(steps)}</text>'
         f'<text x="8" y="{middle_y:.0f}" text-anchor="middle" '
         f'transform="rotate(-90 8 {middle_y:.0f})">{escape(unit)}</text>'
     )

@@ -112,7 +112,8 @@ class LiveMetrics(TrainerCallback):
 
     def _draw_progress(self, state: Any, *, note: str = "") -> None:
         if state.is_world_process_zero:
-            text = self._clock.text(state.global_step, state.max_steps, note)
+            word = self.history.step_word
+            text = self._clock.text(state.global_step, state.max_steps, word, note)
             done = state.global_step / max(state.max_steps, 1)
             self._show("progress", lambda: curves.progress(text, done), ", ".join(text))
 
@@ -131,7 +132,8 @@ class LiveMetrics(TrainerCallback):
         self.history.outcome = outcome
         self._unwatch_cell()
         steps = self.history.max_steps
-        text = [f"{outcome}: {step} of {steps} steps", curves.duration(self._clock.seconds)]
+        word = self.history.step_word
+        text = [f"{outcome}: {step} of {steps} {word}s", curves.duration(self._clock.seconds)]
         done = step / max(steps, 1)
         self._show("progress", lambda: curves.progress(text, done), ", ".join(text), force=True)
         if self.history.rows:
@@ -193,14 +195,14 @@ class _Clock:
             return None
         return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
 
-    def text(self, step: int, steps: int, note: str) -> list[str]:
-        words = [f"step {step} of {steps}", curves.duration(self.seconds)]
+    def text(self, step: int, steps: int, word: str, note: str) -> list[str]:
+        words = [f"{word} {step} of {steps}", curves.duration(self.seconds)]
         pace = self.pace()
         if pace is None:
             words.append("measuring the pace")
         else:
             left = curves.duration(pace * (steps - step))
-            words.append(f"about {left} left ({pace:.2g} s a step)")
+            words.append(f"about {left} left ({pace:.2g} s a {word})")
         return [*words, note or "interrupt the kernel to stop: the curves stay"]
 
 

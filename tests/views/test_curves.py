@@ -108,6 +108,17 @@ def test_each_svg_is_well_formed_and_speaks():
         assert "optimizer step" in [t.text for t in root.iter("text")]
 
 
+def test_rounds_are_called_rounds():
+    history = run("ppo", **{"objective/kl": [0.0, 0.5, 1.0]})
+    html = to_html(history)
+    axes = ElementTree.fromstring(re.search(r'<svg viewBox="0 0 300.*?</svg>', html).group())
+    assert "round" in [t.text for t in axes.iter("text")]
+    assert "over rounds" in axes.findtext("title")
+    assert "round 3" in html
+    assert figure(history).axes[0].get_xlabel() == "round"
+    assert "optimizer step" not in html
+
+
 def test_an_empty_history_says_so():
     assert "Nothing logged yet" in to_html(RunHistory())
 

@@ -244,12 +244,12 @@ def test_remaining_time_follows_the_pace_and_ignores_the_first_step(monkeypatch)
     now[0] = 60.0  # a slow first step
     clock.tick(1)
     assert clock.pace() is None
-    assert "measuring the pace" in clock.text(1, 10, "")
+    assert "measuring the pace" in clock.text(1, 10, "step", "")
     for step in (2, 3, 4):
         now[0] += 2.0
         clock.tick(step)
     assert clock.pace() == 2.0
-    assert "about 12 s left (2 s a step)" in clock.text(4, 10, "")
+    assert "about 12 s left (2 s a step)" in clock.text(4, 10, "step", "")
 
 
 def test_an_executed_notebook_keeps_pictures_and_no_widget_state(tmp_path):
