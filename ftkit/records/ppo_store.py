@@ -48,6 +48,9 @@ def save(trace: PPOTrace, folder: Path) -> Path:
         "sha256": hashlib.sha256(arrays).hexdigest(),
         "title": trace.title,
         "say": trace.say,
+        "look": trace.look,
+        "cure": trace.cure,
+        "watch": trace.watch,
         "start": None if trace.start is None else asdict(trace.start),
         "stride": trace.stride,
         "config": asdict(trace.config),
@@ -78,7 +81,7 @@ def load(folder: Path) -> PPOTrace:
 
 def preset_names() -> tuple[str, ...]:
     """Return the names of the recorded traces that ftkit ships."""
-    folder = _presets()
+    folder = presets_folder()
     if not folder.is_dir():
         return ()
     return tuple(sorted(path.parent.name for path in folder.glob(f"*/{TEXTS}")))
@@ -93,10 +96,11 @@ def load_preset(name: str) -> PPOTrace:
     if name not in preset_names():
         known = ", ".join(preset_names()) or "none"
         raise ValueError(f"there is no recorded trace {name!r}; shipped with ftkit: {known}")
-    return load(_presets() / name)
+    return load(presets_folder() / name)
 
 
-def _presets() -> Path:
+def presets_folder() -> Path:
+    """Return where the recorded traces of ftkit lie, whether it exists or not."""
     return Path(str(files("ftkit.records"))) / "presets"
 
 
@@ -138,7 +142,14 @@ def _trace(data: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> P
     if start and start.phase not in PHASES:
         raise RecordError(f"{path} starts at the unknown phase {start.phase!r}")
     kept = [_iteration(entry, i, arrays) for i, entry in enumerate(data["iterations"])]
-    return PPOTrace(config, str(data["title"]), str(data["say"]), start, kept, int(data["stride"]))
+    return PPOTrace(
+        config=config,
+        **{name: str(data[name]) for name in ("title", "say", "look", "cure")},
+        watch=tuple(map(str, data["watch"])),
+        start=start,
+        iterations=kept,
+        stride=int(data["stride"]),
+    )
 
 
 def _only_known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

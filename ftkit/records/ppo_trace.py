@@ -27,6 +27,9 @@ PHASES: tuple[Phase, ...] = ("rollout", "score", "kl", "values", "gae", "update"
 TOKEN_FLOATS = ("logprobs", "ref_logprobs", "kl", "values", "rewards", "advantages", "returns")
 OPTIONAL_FLOATS = ("new_logprobs", "whitened_rewards", "whitened_advantages")
 
+WATCHED = ("objective/scores", "objective/kl", "objective/entropy", "policy/clipfrac_avg")
+"""Metrics that tell the story of an ordinary run."""
+
 
 @dataclass(frozen=True, slots=True)
 class PPOTraceConfig:
@@ -76,11 +79,12 @@ class PPOTraceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a reader should look first: iteration number, row, phase."""
+    """Where a reader should look first: iteration number, row, phase, step within the phase."""
 
     iteration: int
     row: int = 0
     phase: Phase = "rollout"
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,7 +281,10 @@ class PPOTrace(Showable):
     Attributes:
         config: Constants of the arithmetic, and the bounds.
         title: What this run is, in a few words; empty for an ordinary run.
-        say: What to see in it, in one sentence.
+        say: What happens in it, in a sentence or two.
+        look: Where to see it.
+        cure: What helps against it; empty for a run that is well.
+        watch: Metrics that are shown as curves over the run, by the names in `metrics`.
         start: Where to look first; None for the first iteration.
         iterations: Those kept, in order; fill by `add`.
         stride: Every how-many-th iteration is kept by now.
@@ -286,6 +293,9 @@ class PPOTrace(Showable):
     config: PPOTraceConfig = field(default_factory=PPOTraceConfig)
     title: str = ""
     say: str = ""
+    look: str = ""
+    cure: str = ""
+    watch: tuple[str, ...] = WATCHED
     start: Start | None = None
     iterations: list[PPOIteration] = field(default_factory=list)
     stride: int = 1

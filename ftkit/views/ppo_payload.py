@@ -5,11 +5,13 @@ Numbers are rounded to 6 significant digits. Left out: prompt ids (only their nu
 
 import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from ftkit.records.metric_guide import metric_for
 from ftkit.records.ppo_trace import PPOIteration, PPOTrace, PPOUpdate
 
 BUDGET_BYTES = 4_000_000
@@ -39,7 +41,10 @@ def to_json(trace: PPOTrace, budget: int = BUDGET_BYTES) -> str:
     head = {
         "title": trace.title,
         "say": trace.say,
-        "start": trace.start and [trace.start.iteration, trace.start.row, trace.start.phase],
+        "look": trace.look,
+        "cure": trace.cure,
+        "watch": [[key, *_explained(key)] for key in trace.watch],
+        "start": trace.start and list(astuple(trace.start)),
         "gamma": _number(config.gamma),
         "lam": _number(config.lam),
         "eps": _number(config.cliprange),
@@ -65,6 +70,11 @@ def _within(texts: Sequence[str], budget: int) -> list[str]:
     count = max(2, len(texts) * budget // size)
     places = np.unique(np.linspace(0, len(texts) - 1, count).round().astype(int))
     return [texts[i] for i in places]
+
+
+def _explained(key: str) -> tuple[str, str]:
+    metric = metric_for(key, "ppo")
+    return metric.unit, metric.meaning
 
 
 def _iteration(iteration: PPOIteration) -> dict[str, Any]:

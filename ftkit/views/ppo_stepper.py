@@ -1,18 +1,26 @@
 """A PPO trace as one still picture: the GAE of one answer, with the arithmetic of every step.
 
 No script is needed to read it. The interactive form is `ftkit.widgets.PPOStepper`; both draw the
-same recorded numbers with the same style sheet. δ is the only number computed here, since the
-recursion needs it written out; each result is held against the recorded advantage.
+same recorded numbers with the same style sheet. The arithmetic is `ftkit.views.ppo_arithmetic`,
+what the whole run tells `ftkit.views.ppo_run`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from html import escape
 from math import isfinite
 
 from ftkit.records.ppo_trace import PHASES, Phase, PPOIteration, PPOTrace, PPOTraceConfig
 from ftkit.views._registry import to_html
 from ftkit.views.plot import number
+from ftkit.views.ppo_arithmetic import (
+    first_ratios_html,
+    gae_steps,
+    signed,
+    step_html,
+    steps_html,
+    whitening_html,
+)
+from ftkit.views.ppo_run import others_html, sparks_html, story_html
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 from ftkit.views.text import visible
@@ -25,7 +33,6 @@ TITLES: dict[Phase, str] = {
     "gae": "GAE",
     "update": "Update",
 }
-TOLERANCE = 2e-4
 _BAR_PX = 30
 _UPDATE_COLUMNS = (
     "epoch",
@@ -42,64 +49,6 @@ _SAY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GAEStep:
-    """One step of the recursion at token `t`, with the numbers that enter it.
-
-    Attributes:
-        t: Token, from 0.
-        last: Whether nothing follows it.
-        reward: What GAE saw.
-        value: Of the state before the token.
-        next_value: Of the next one; 0 after the last token.
-        next_advantage: Recorded; 0 after the last token.
-        delta: r + γ·V' − V.
-        advantage: δ + γλ·Â'.
-        recorded: The advantage that the trainer used.
-    """
-
-    t: int
-    last: bool
-    reward: float
-    value: float
-    next_value: float
-    next_advantage: float
-    delta: float
-    advantage: float
-    recorded: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the recorded advantage is the computed one, up to float32."""
-        scale = max(1.0, abs(self.recorded), abs(self.delta))
-        return abs(self.advantage - self.recorded) <= TOLERANCE * scale
-
-
-def gae_steps(iteration: PPOIteration, row: int, config: PPOTraceConfig) -> list[GAEStep]:
-    """Return the steps of one answer in the order in which they run: from the last token back."""
-    length = iteration.lengths[row]
-    rewards = iteration.gae_rewards[row, :length].tolist()
-    values = [*iteration.values[row, :length].tolist(), 0.0]
-    advantages = [*iteration.advantages[row, :length].tolist(), 0.0]
-    steps = []
-    for t in range(length - 1, -1, -1):
-        delta = rewards[t] + config.gamma * values[t + 1] - values[t]
-        advantage = delta + config.gamma * config.lam * advantages[t + 1]
-        step = GAEStep(
-            t,
-            t == length - 1,
-            rewards[t],
-            values[t],
-            values[t + 1],
-            advantages[t + 1],
-            delta,
-            advantage,
-            advantages[t],
-        )
-        steps.append(step)
-    return steps
-
-
 @to_html.register
 def ppo_trace_html(record: PPOTrace) -> str:
     """Return the picture of the trace's start, or of its latest iteration."""
@@ -110,13 +59,16 @@ def ppo_trace_html(record: PPOTrace) -> str:
     return stepper_html(record, record.iterations[-1].number)
 
 
-def stepper_html(trace: PPOTrace, iteration: int, row: int = 0) -> str:
+def stepper_html(
+    trace: PPOTrace, iteration: int, row: int = 0, others: Iterable[PPOTrace] = ()
+) -> str:
     """Return one answer's GAE as a card.
 
     Args:
         trace: The record.
         iteration: Its number.
         row: Which recorded answer, from 0.
+        others: Recorded runs that are told below, each closed.
 
     Raises:
         ValueError: no such iteration or row.
@@ -127,15 +79,20 @@ def stepper_html(trace: PPOTrace, iteration: int, row: int = 0) -> str:
     steps = gae_steps(found, row, trace.config)
     body = "".join(
         (
+            story_html(trace),
+            sparks_html(trace, iteration),
             _phases(),
             roles_html(trace.config),
             _prompt(found, row),
             _stats(found, row),
             _token_table(found, row),
-            _sum(steps[0], trace.config),
-            _all_sums(steps, trace.config),
+            step_html(steps[0], trace.config),
+            whitening_html(found, row),
+            first_ratios_html(found),
+            steps_html(steps, trace.config),
             _updates(found),
             _metrics(found),
+            others_html(others),
         )
     )
     aside = (
@@ -143,8 +100,7 @@ def stepper_html(trace: PPOTrace, iteration: int, row: int = 0) -> str:
         f"<span>sample <b>#{row}</b></span>"
     )
     title = f"PPO stepper: {trace.title}" if trace.title else "PPO stepper"
-    say = f"{trace.say} {_SAY}" if trace.say else _SAY
-    return css("ppo_stepper") + card(title, body, aside=aside, say=say)
+    return css("ppo_stepper") + card(title, body, aside=aside, say=_SAY)
 
 
 def roles_html(config: PPOTraceConfig) -> str:
@@ -167,14 +123,6 @@ def roles_html(config: PPOTraceConfig) -> str:
 def token(text: str) -> str:
     """Return a token in one visible line: ``·`` for a space, ``⏎``, ``▫`` for no text."""
     return visible(text).replace(" ", "·") or "▫"
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """Return ``+0.313`` or ``−0.005``; NaN and infinities by name."""
-    if not isfinite(value):
-        return number(value)
-    shown = f"{value:+.{digits}f}"
-    return f"{0:+.{digits}f}" if float(shown) == 0 else shown.replace("-", "−")
 
 
 def _phases() -> str:
@@ -252,60 +200,6 @@ def _bar(value: float, scale: float) -> str:
     size = f"{abs(value) * scale:.0f}" if isfinite(value) else "0"
     side = "up" if value > 0 else "down"
     return f'<div class="ft-adv"><i class="{side}" style="height:{size}px"></i></div>'
-
-
-def _sum(step: GAEStep, config: PPOTraceConfig) -> str:
-    return f'<p class="ft-arith ft-tally">{_formulas(step, config)}</p>'
-
-
-def _all_sums(steps: Sequence[GAEStep], config: PPOTraceConfig) -> str:
-    items = "".join(
-        f'<li value="{s.t}"><p class="ft-tally ft-arith">{_formulas(s, config)}</p></li>'
-        for s in steps
-    )
-    return (
-        '<details class="ft-more"><summary>the arithmetic of every token, from the last to the '
-        f"first ({len(steps)})</summary><ol>{items}</ol></details>"
-    )
-
-
-def _formulas(step: GAEStep, config: PPOTraceConfig) -> str:
-    """Return δ_t and Â_t written out, and whether the record agrees."""
-    t = step.t
-    following = "0" if step.last else f"V<sub>{t + 1}</sub>"
-    later = "0" if step.last else f"Â<sub>{t + 1}</sub>"
-    delta = (
-        f"δ<sub>{t}</sub> = r<sub>{t}</sub> + γ·{following} − V<sub>{t}</sub> = "
-        f"{_plain(step.reward)} + {config.gamma:.4g}·{_exact(step.next_value)} − "
-        f"{_inner(step.value)} = <b>{signed(step.delta, 4)}</b>"
-    )
-    advantage = (
-        f"Â<sub>{t}</sub> = δ<sub>{t}</sub> + γλ·{later} = {_plain(step.delta)} + "
-        f"{config.gamma * config.lam:.4g}·{_exact(step.next_advantage)} = "
-        f"<b>{signed(step.advantage, 4)}</b>{_verdict(step)}"
-    )
-    return f"<span>{delta}</span><span>{advantage}</span>"
-
-
-def _verdict(step: GAEStep) -> str:
-    if step.agrees:
-        return f'<span class="ft-agree">✓ recorded {signed(step.recorded, 4)}</span>'
-    return f'<span class="ft-agree off">✗ recorded {signed(step.recorded, 4)}</span>'
-
-
-def _plain(value: float) -> str:
-    return signed(value, 4).removeprefix("+")
-
-
-def _inner(value: float) -> str:
-    """A number after an operator: negative ones in brackets."""
-    shown = _plain(value)
-    return f"({shown})" if shown.startswith("−") else shown
-
-
-def _exact(value: float) -> str:
-    """As `_inner`; the 0 after the last token is exact, not rounded."""
-    return "0" if value == 0 else _inner(value)
 
 
 def _updates(iteration: PPOIteration) -> str:

@@ -1,21 +1,45 @@
 """Controls around the views, live in the notebook; the maths and the drawing stay elsewhere."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ftkit.widgets.chat_inspector import ChatInspector
+from ftkit.widgets.dpo_explorer import DPOExplorer
+from ftkit.widgets.grpo_explorer import GRPOExplorer
+from ftkit.widgets.neftune_explorer import NEFTuneExplorer
+from ftkit.widgets.packing_explorer import PackingExplorer
 from ftkit.widgets.ppo_loss_explorer import PPOLossExplorer
 from ftkit.widgets.ppo_stepper import PPOStepper
 from ftkit.widgets.reward_loss_explorer import RewardLossExplorer
 
 if TYPE_CHECKING:
+    from ftkit.widgets.cost_planner import CostPlanner
     from ftkit.widgets.live_metrics import LiveMetrics
+    from ftkit.widgets.memory_planner import MemoryPlanner
 
-__all__ = ["ChatInspector", "LiveMetrics", "PPOLossExplorer", "PPOStepper", "RewardLossExplorer"]
+# These load transformers, so only when they are asked for.
+_HOMES = {
+    "CostPlanner": "cost_planner",
+    "LiveMetrics": "live_metrics",
+    "MemoryPlanner": "memory_planner",
+}
+
+__all__ = [
+    "ChatInspector",
+    "CostPlanner",
+    "DPOExplorer",
+    "GRPOExplorer",
+    "LiveMetrics",
+    "MemoryPlanner",
+    "NEFTuneExplorer",
+    "PPOLossExplorer",
+    "PPOStepper",
+    "PackingExplorer",
+    "RewardLossExplorer",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "LiveMetrics":
+    if name not in _HOMES:
         raise AttributeError(f"module 'ftkit.widgets' has no attribute {name!r}")
-    from ftkit.widgets.live_metrics import LiveMetrics  # loads transformers
-
-    return LiveMetrics
+    return getattr(importlib.import_module(f"ftkit.widgets.{_HOMES[name]}"), name)

@@ -7,7 +7,7 @@ const EXAMPLES = [
   ["as in the paper", "α = 5, 64 tokens, no padding", { alpha: 5, length: 64, padding: 0 }],
   ["short row, long batch", "32 tokens padded to 256", { alpha: 5, length: 32, padding: 224 }],
   ["packed to 1,024", "The same 32 tokens among their neighbours", { alpha: 5, length: 32, padding: 992 }],
-  ["noise as long as the way to the next word", "α = 30, 64 tokens", { alpha: 30, length: 64, padding: 0 }],
+  ["noise as long as the way to the next word", "α = 20, 64 tokens", { alpha: 20, length: 64, padding: 0 }],
   ["half of the words turn", "α = 220, 64 tokens", { alpha: 220, length: 64, padding: 0 }],
 ];
 

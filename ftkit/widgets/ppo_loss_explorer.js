@@ -1,5 +1,3 @@
-// Controls only: the kernel draws, with the view function of the static page.
-
 const SLIDERS = [
   { name: "ratio", label: "ratio r", min: 0, max: 2, step: 0.01, title: "How much likelier the token is now than when it was sampled" },
   { name: "advantage", label: "advantage A", min: -3, max: 3, step: 0.1, title: "How much better than expected the token was" },
@@ -12,31 +10,6 @@ const EXAMPLES = [
   ["bad, lowered enough", "Clipped: gradient 0", { ratio: 0.6, advantage: -1 }],
   ["bad, but rose", "Full gradient, however far it went", { ratio: 1.7, advantage: -1 }],
 ];
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
-function slider(model, { name, label, title, min, max, step }) {
-  const input = element("input", { type: "range", min, max, step });
-  const shown = element("output");
-  const update = () => {
-    const value = Number(model.get(name));
-    input.min = Math.min(min, value);
-    input.max = Math.max(max, value);
-    input.value = value;
-    shown.textContent = value.toFixed(2).replace("-", "−");
-  };
-  input.addEventListener("input", () => {
-    model.set(name, Number(input.value));
-    model.save_changes();
-  });
-  model.on(`change:${name}`, update);
-  update();
-  return element("label", { title }, label, input, shown);
-}
 
 function example(model, [text, title, values]) {
   const button = element("button", { type: "button", title, textContent: text });
@@ -54,26 +27,15 @@ function example(model, [text, title, values]) {
 }
 
 function render({ model, el }) {
-  const picture = element("div", { className: "ft-pl" });
-  const draw = () => (picture.innerHTML = model.get("_html")); // escaped by the view
-  model.on("change:_html", draw);
-  draw();
-  const title = model.get("_title");
   const sliders = SLIDERS.map((options) => slider(model, options));
   const examples = EXAMPLES.map((given) => example(model, given));
-  const card = element(
-    "section",
-    { className: "ft-card", ariaLabel: title },
-    element("header", {}, element("h2", { textContent: title })),
+  explorer(
+    el,
+    model.get("_title"),
     element("div", { className: "ft-plbar" }, ...sliders),
     element("div", { className: "ft-plbar" }, element("span", { textContent: "try" }), ...examples),
-    picture,
+    picture(model, "ft-pl"),
   );
-  const root = element("div", { className: "ftkit" }, card);
-  // Else JupyterLab takes the keys: its shortcuts, and the arrows for moving between cells.
-  root.dataset.lmSuppressShortcuts = "true";
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
 }
 
 export default { render };

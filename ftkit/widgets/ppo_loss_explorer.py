@@ -4,19 +4,17 @@ The kernel draws with the view of the static page; the JavaScript beside this mo
 the controls.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
 from ftkit.views.ppo_loss import TITLE, ClipSetting, ppo_loss_body, ppo_loss_html
 from ftkit.views.style import rules
-from ftkit.widgets.viewer import Viewer
+from ftkit.widgets.viewer import Viewer, script
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HERE = Path(__file__).parent
 _INPUTS = ("ratio", "advantage", "clip_range")
 _RATIOS = (0.5, 0.8, 1.0, 1.2, 1.5)
 
@@ -35,7 +33,7 @@ class PPOLossExplorer(Viewer):
         traitlets.TraitError: a number outside its range.
     """
 
-    _esm = _HERE / "ppo_loss_explorer.js"
+    _esm = script("ppo_loss_explorer")
     _css = rules("ppo_loss")
 
     ratio = t.Float(1.4, min=0.0).tag(sync=True, echo_update=False)

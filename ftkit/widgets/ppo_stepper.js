@@ -161,8 +161,7 @@ function tokenTable(now, lines, { hidden = () => false, onPick }) {
 // --- arithmetic written out ----------------------------------------------------------------------
 
 function agree(computed, recorded, ...terms) {
-  const same = Object.is(computed, recorded) ||
-    Math.abs(computed - recorded) <= TOLERANCE * Math.max(1, Math.abs(recorded), ...terms.map(Math.abs));
+  const same = close(computed, recorded, ...terms);
   return h("span", {
     className: same ? "ft-agree" : "ft-agree off",
     textContent: same ? `✓ recorded ${signed(recorded, 4)}` : `✗ recorded ${signed(recorded, 4)}: they differ`,
@@ -214,6 +213,11 @@ function gaeFormulas(now) {
       agree(advantage, row.a[t], delta)),
     words("R", sub(t), " = Â", sub(t), " + V", sub(t), ` = ${plain(row.a[t])} + ${inner(value)} = `, bold(signed(row.a[t] + value, 4)),
       agree(row.a[t] + value, row.ret[t], value)));
+}
+
+function close(computed, recorded, ...terms) {
+  return Object.is(computed, recorded) ||
+    Math.abs(computed - recorded) <= TOLERANCE * Math.max(1, Math.abs(recorded), ...terms.map(Math.abs));
 }
 
 function whiteningFormula({ it, row }) {
@@ -325,8 +329,11 @@ const PHASES = [
 ];
 
 function gaeSay(now) {
-  const { row, t, size } = now;
+  const { it, row, t, size } = now;
   if (t < 0) {
+    if (it.std && !row.a.every((x, i) => close((x - it.mean) / it.std, row.aw[i], x / it.std))) {
+      return ["Whitening should shift and scale the advantages of the batch to mean 0 and variance 1. The recorded ones are others: mean and deviation were not taken over the real tokens alone."];
+    }
     const flips = row.a.filter((x, i) => x * row.aw[i] < 0).length;
     return ["Whitening shifts and scales the advantages of the whole batch to mean 0 and variance 1. The order stays; ",
       flips ? `${flips === 1 ? "1 token" : `${flips} tokens`} of this answer changed sign: better than expected, but less so than the batch.` : "no token of this answer changed sign."];
@@ -524,6 +531,53 @@ function metricsTable({ it }) {
   return h("table", { className: "ft-table" }, h("tbody", {}, ...rows));
 }
 
+// One curve over the run for each watched metric; a click goes to the iteration below the pointer.
+const SPARK = { width: 160, height: 38, inset: 5 };
+
+function spark([key, unit, meaning], values, here, onPick) {
+  const { width, height, inset } = SPARK;
+  const finite = values.filter(Number.isFinite);
+  const [low, high] = [Math.min(...finite), Math.max(...finite)];
+  const x = (i) => inset + (i / (values.length - 1)) * (width - 2 * inset);
+  const y = (v) => height - inset - ((v - low) / (high - low || 1)) * (height - 2 * inset);
+  const path = values.flatMap((v, i) => (Number.isFinite(v) ? [`${x(i)} ${y(v)}`] : [])).join("L");
+  const ends = `${short(values[0])} → ${short(values.at(-1))}`;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${key} over iterations: ${ends}` },
+    svg("path", { class: "here", d: `M${x(here)} 0V${height}` }), svg("path", { class: "run", d: `M${path}` }));
+  if (Number.isFinite(values[here])) picture.append(svg("circle", { cx: x(here), cy: y(values[here]), r: 4 }));
+  picture.onclick = ({ clientX }) => {
+    const box = picture.getBoundingClientRect();
+    const share = (((clientX - box.left) / box.width) * width - inset) / (width - 2 * inset);
+    onPick(clamp(Math.round(share * (values.length - 1)), 0, values.length - 1));
+  };
+  return h("figure", { className: "ft-spark", title: meaning },
+    h("figcaption", {}, h("code", { textContent: key }), bold(short(values[here])), h("small", { textContent: unit })),
+    picture, h("small", { textContent: ends }));
+}
+
+function sparks({ data, at }, onPick) {
+  const logged = data.watch.map((metric) => [metric, data.iterations.map((it) => Number(it.metrics[metric[0]] ?? NaN))]);
+  return logged.filter(([, values]) => values.length > 1 && values.some(Number.isFinite))
+    .map(([metric, values]) => spark(metric, values, at, onPick));
+}
+
+const TOLD = [["What happens", "say"], ["Where to look", "look"], ["The cure", "cure"]];
+const story = (data) => TOLD.filter(([, key]) => data[key]).map(([label, key]) =>
+  h("div", {}, h("dt", { textContent: label }), h("dd", { textContent: data[key] })));
+
+// One button a recorded run, the reader's own first.
+function buildPicker(presets, choose) {
+  const named = Object.entries(presets).map(([key, data]) => [key, `${data.cure ? "✗" : "✓"} ${data.title || key}`]);
+  const buttons = [["", "this run"], ...named].map(([key, text]) => {
+    const node = h("button", { type: "button", textContent: text, onclick: () => choose(key) });
+    return [key, node];
+  });
+  const sync = (chosen) => buttons.forEach(([key, node]) => node.setAttribute("aria-pressed", String(key === chosen)));
+  const node = h("div", { className: "ft-pick", role: "group", hidden: named.length === 0, aria: { label: "recorded runs" } },
+    h("span", { textContent: "compare with a recorded run" }), ...buttons.map(([, button]) => button));
+  return { node, sync };
+}
+
 function button(text, label, onclick, className = "") {
   return h("button", { type: "button", textContent: text, title: label, className, onclick, aria: { label } });
 }
@@ -545,24 +599,15 @@ function buildControls(act) {
   const count = h("output", {});
   const sample = h("select", { aria: { label: "sample" } });
   sample.onchange = () => act.set({ row: Number(sample.value) });
-  const preset = h("select", { aria: { label: "trace" } });
-  preset.onchange = () => act.preset(preset.value);
   const back = button("‹", "step back (←)", () => act.move(-1));
   const play = button("▶ play", "play (Space)", act.toggle, "ft-primary");
   const next = button("›", "step forward (→)", () => act.move(1));
-  const presetLabel = h("label", {}, "trace ", preset);
   const iterationLabel = h("label", {}, "iteration ", slider, " ", count);
-  const nodes = [presetLabel, iterationLabel, h("label", {}, "sample ", sample), h("span", { className: "ft-steps" }, back, play, next)];
-  return { slider, count, sample, preset, presetLabel, back, play, next, nodes };
+  const nodes = [iterationLabel, h("label", {}, "sample ", sample), h("span", { className: "ft-steps" }, back, play, next)];
+  return { slider, count, sample, back, play, next, nodes };
 }
 
-function syncControls(c, now, { names, chosen, playing, still }) {
-  c.presetLabel.hidden = names.length === 0;
-  if (c.preset.options.length !== names.length + 1) {
-    c.preset.replaceChildren(h("option", { value: "", textContent: "this run" }),
-      ...names.map(([value, textContent]) => h("option", { value, textContent })));
-  }
-  c.preset.value = chosen;
+function syncControls(c, now, { playing, still }) {
   c.slider.max = now.data.iterations.length - 1;
   c.slider.value = now.at;
   c.slider.disabled = now.data.iterations.length < 2;
@@ -741,7 +786,6 @@ function render({ model, el }) {
   const own = revive(JSON.parse(model.get("_data")));
   const presets = JSON.parse(model.get("_presets"));
   Object.values(presets).forEach(revive);
-  const names = Object.entries(presets).map(([key, data]) => [key, data.title || key]);
   const reduced = matchMedia("(prefers-reduced-motion: reduce)");
   let queued = false;
 
@@ -756,15 +800,18 @@ function render({ model, el }) {
   };
   const choose = (key) => {
     const chosen = presets[key] ?? own;
-    const [iteration, row, phase] = chosen.start ?? [chosen.iterations[0].n, 0, PHASES[0].key];
-    return { preset: key, iteration, row, phase, step: 0 };
+    const [iteration, row, phase, step] = chosen.start ?? [chosen.iterations[0].n, 0, PHASES[0].key, 0];
+    return { preset: key, iteration, row, phase, step };
   };
   const act = actions({ at, set, choose, draw: () => draw(), still: () => reduced.matches });
   const [controls, bar, stage, foot] = [buildControls(act), phaseBar(act), buildStage(act), buildFoot()];
+  const picker = buildPicker(presets, act.preset);
   const title = h("h2");
-  const lead = h("p", { className: "ft-lead" });
+  const told = h("dl", { className: "ft-story", role: "status" });
+  const curvesOfRun = h("div", { className: "ft-sparks" });
   const card = h("section", { className: "ft-card", aria: { label: "PPO stepper" } },
-    h("header", {}, title, h("div", { className: "ft-ctl" }, ...controls.nodes)), lead, bar.node, stage.node, ...foot.nodes);
+    h("header", {}, title, h("div", { className: "ft-ctl" }, ...controls.nodes)),
+    picker.node, told, curvesOfRun, bar.node, stage.node, ...foot.nodes);
   listenToKeys(card, act.keys);
 
   function draw() {
@@ -772,11 +819,14 @@ function render({ model, el }) {
     const now = at();
     if (now.update) now.t = focusToken(now, act.picked());
     const playing = act.playing();
-    syncControls(controls, now, { names, chosen: model.get("preset"), playing, still: reduced.matches });
+    syncControls(controls, now, { playing, still: reduced.matches });
+    picker.sync(model.get("preset"));
     bar.sync(now);
     title.textContent = now.data.title ? `PPO stepper: ${now.data.title}` : "PPO stepper";
-    lead.textContent = now.data.say;
-    lead.hidden = !now.data.say;
+    told.replaceChildren(...story(now.data));
+    told.hidden = told.childElementCount === 0;
+    curvesOfRun.replaceChildren(...sparks(now, act.iteration));
+    curvesOfRun.hidden = curvesOfRun.childElementCount === 0;
     stage.show(now, playing);
     foot.show(now);
   }

@@ -5,6 +5,7 @@ gives the same instrument as a page of its own. Left out: comparing two runs sid
 """
 
 import os
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ standalone(document.getElementById("stepper"), state);
 class PPOStepper(Viewer):
     """One recorded PPO run, phase by phase: rollout, score, KL, values, GAE, updates.
 
+    Above stand buttons for recorded runs that ship with ftkit, one healthy and four that fail, and
+    a few curves of the run that is shown; a click on a curve goes to that iteration.
     Keys: ← → a step, ↑ ↓ a phase, Home and End the first and last step of the phase, Space plays.
     The browser sets the attributes below as the reader moves; assigning to them moves the reader.
 
@@ -95,12 +98,14 @@ class PPOStepper(Viewer):
         rows = len(trace.at(number).tokens)
         if not 0 <= row < rows:
             raise ValueError(f"iteration {number} has rows 0 to {rows - 1}, not {row}")
+        self._offered = ppo_store.preset_names() if presets else ()
         super().__init__(
             iteration=number,
             row=row,
             phase=start.phase if start else PHASES[0],
+            step=start.step if start else 0,
             _data=ppo_payload.to_json(trace),
-            _presets=_shipped() if presets else "{}",
+            _presets=_payloads(self._offered),
         )
 
     @staticmethod
@@ -129,9 +134,10 @@ class PPOStepper(Viewer):
         return trace.to_pandas(number, row)
 
     def to_html(self) -> str:
-        """Return the GAE of the answer that is shown as HTML without script."""
+        """Return the GAE of the answer that is shown, and recorded runs, as HTML without script."""
         trace = self.trace
-        return stepper_html(trace, *self._place(trace))
+        others = [ppo_store.load_preset(name) for name in self._offered if name != self.preset]
+        return stepper_html(trace, *self._place(trace), others)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the stepper as one page that works offline, without a kernel; return its path.
@@ -163,9 +169,8 @@ class PPOStepper(Viewer):
         return nearest.number, min(max(self.row, 0), len(nearest.tokens) - 1)
 
 
-def _shipped() -> str:
+def _payloads(names: Iterable[str]) -> str:
     payloads = {
-        name: ppo_payload.to_json(ppo_store.load_preset(name), _PRESET_BYTES)
-        for name in ppo_store.preset_names()
+        name: ppo_payload.to_json(ppo_store.load_preset(name), _PRESET_BYTES) for name in names
     }
     return "{" + ",".join(f"{ppo_payload.dumps(k)}:{v}" for k, v in payloads.items()) + "}"

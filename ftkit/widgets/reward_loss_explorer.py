@@ -5,7 +5,6 @@ the controls. Left out: editing the scores of the real pairs.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
@@ -19,12 +18,11 @@ from ftkit.views.reward_loss import (
     reward_loss_html,
 )
 from ftkit.views.style import rules
-from ftkit.widgets.viewer import Viewer
+from ftkit.widgets.viewer import Viewer, script
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HERE = Path(__file__).parent
 _INPUTS = ("gap", "margin", "centering", "level")
 _REACH = 6.0
 
@@ -41,7 +39,7 @@ class RewardLossExplorer(Viewer):
         level: Mean of the two scores; matters to centering only.
     """
 
-    _esm = _HERE / "reward_loss_explorer.js"
+    _esm = script("reward_loss_explorer")
     _css = rules("reward_loss")
 
     gap = t.Float(-1.0).tag(sync=True, echo_update=False)

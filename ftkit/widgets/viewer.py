@@ -1,5 +1,20 @@
-"""What every ftkit widget shares: a live view in a front end, static HTML everywhere else."""
+"""What every ftkit widget shares: a live view in a front end, static HTML everywhere else.
 
+A new explorer is three files: a view (`ftkit.views`) that draws the picture from plain arguments, a
+`Viewer` with one synced trait for each control, which redraws into its trait ``_html``, and a
+script for the controls beside it. ``_esm = script("my_explorer")`` puts ``explorer.js`` in front of
+``my_explorer.js``, which may then call its `element`, `slider`, `picture` and `explorer` (the card;
+it keeps keys from JupyterLab), must not declare these names again, and ends with::
+
+    function render({ model, el }) {
+      explorer(el, "Title", slider(model, { name: "gap", ... }), picture(model));
+    }
+    export default { render };
+
+A widget that draws in the browser itself brings a whole script: ``_esm = _HERE / "mine.js"``.
+"""
+
+from importlib.resources import files
 from typing import Any
 
 import anywidget
@@ -35,3 +50,10 @@ class Viewer(anywidget.AnyWidget):
         self.refresh()
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return {**data, **shown}, metadata
+
+
+def script(name: str) -> str:
+    """Return the module for `_esm`: what explorers share, then ``<name>.js`` beside this file."""
+    folder = files("ftkit.widgets")
+    parts = (folder / f"{part}.js" for part in ("explorer", name))
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)

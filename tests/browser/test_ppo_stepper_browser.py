@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, expect
 from ppo_traces import BETA, GAMMA, LAM, full_size_trace, trace
 
 from ftkit.records import Start
-from ftkit.views.ppo_stepper import signed
+from ftkit.views.ppo_arithmetic import signed
 from ftkit.widgets import PPOStepper
 
 CODE = "from ftkit.records import PPOTrace\nfrom ftkit.widgets import PPOStepper\n"
@@ -206,17 +206,44 @@ def test_recorded_text_stays_text(page, tmp_path, made) -> None:
 
 def test_presets_appear_in_a_picker_and_open_where_they_say(page, tmp_path, made) -> None:
     preset = trace(3)
-    preset.title, preset.say, preset.start = "KL explosion", "Look at it.", Start(2, 1, "kl")
-    stepper = PPOStepper(made)
+    preset.title, preset.say, preset.start = "KL explosion", "Look at it.", Start(2, 1, "kl", 2)
+    preset.cure = "A leash."
+    stepper = PPOStepper(made, presets=False)
     alone = open_page(page, tmp_path, stepper)
-    expect(alone.get_by_label("trace")).to_be_hidden()
-    stepper._presets = f'{{"kl":{PPOStepper(preset)._data}}}'
+    expect(alone.get_by_role("group", name="recorded runs")).to_be_hidden()
+    expect(alone.locator(".ft-story")).to_be_hidden()
+    stepper._presets = f'{{"kl":{PPOStepper(preset, presets=False)._data}}}'
     shown = open_page(page, tmp_path, stepper)
-    shown.get_by_label("trace").select_option("kl")
+    shown.get_by_role("button", name="✗ KL explosion").click()
     expect(shown.locator("h2")).to_have_text("PPO stepper: KL explosion")
-    expect(shown.locator(".ft-lead")).to_have_text("Look at it.")
+    expect(shown.locator(".ft-story dd")).to_have_text(["Look at it.", "A leash."])
     expect(shown.locator("output")).to_have_text("2 / 3")
     expect(shown.locator(".ft-phases [aria-current]")).to_have_text("3KL → reward")
+    expect(shown.locator("th.cur .no")).to_have_text("2")
+    shown.get_by_role("button", name="this run").click()
+    expect(shown.locator("output")).to_have_text("1 / 12")
+
+
+def test_the_curves_of_the_run_lead_to_an_iteration(page, tmp_path, made) -> None:
+    stepper = open_page(page, tmp_path, PPOStepper(made, presets=False))
+    kl = stepper.locator(".ft-spark").filter(has_text="objective/kl")
+    box = kl.locator("svg").bounding_box()
+    kl.locator("svg").click(position={"x": box["width"] - 4, "y": box["height"] / 2})
+    expect(stepper.locator("output")).to_have_text("12 / 12")
+    shown = float(kl.locator("b").inner_text().replace("−", "-"))
+    assert shown == pytest.approx(made.at(12).metrics["objective/kl"], rel=5e-3)
+    stepper.locator(".ft-stage").focus()
+    press(stepper, "ArrowDown")
+    expect(stepper.locator(".ft-phases [aria-current]")).to_have_text("2Score")
+
+
+def test_recorded_failures_show_their_fault_where_they_open(page, tmp_path, made) -> None:
+    stepper = open_page(page, tmp_path, PPOStepper(made))
+    stepper.get_by_role("button", name="sampler is not the scorer").click()
+    expect(stepper.locator(".ft-say")).to_contain_text("is not the one that is scored")
+    stepper.get_by_role("button", name="whitening over padding").click()
+    expect(stepper.locator(".ft-agree.off")).to_contain_text("they differ")
+    expect(stepper.locator(".ft-say")).to_contain_text("not taken over the real tokens alone")
 
 
 def test_a_long_answer_scrolls_to_the_current_token(page, tmp_path) -> None:

@@ -232,9 +232,9 @@ def test_loading_needs_no_torch(tmp_path):
 
 
 def test_presets_are_listed_loaded_and_unknown_ones_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(ppo_store, "_presets", lambda: tmp_path / "none-yet")
+    monkeypatch.setattr(ppo_store, "presets_folder", lambda: tmp_path / "none-yet")
     assert ppo_store.preset_names() == ()
-    monkeypatch.setattr(ppo_store, "_presets", lambda: tmp_path)
+    monkeypatch.setattr(ppo_store, "presets_folder", lambda: tmp_path)
     trace().save(tmp_path / "kl-explosion")
     assert ppo_store.preset_names() == ("kl-explosion",)
     assert len(ppo_store.load_preset("kl-explosion").iterations) == 3

@@ -11,7 +11,9 @@ from ppo_traces import ANSWERS, full_size_trace, iteration, trace
 
 from ftkit.records import PPOTrace, Start
 from ftkit.views import ppo_payload
-from ftkit.views.ppo_stepper import gae_steps, signed, stepper_html, token
+from ftkit.views.plot import number
+from ftkit.views.ppo_arithmetic import gae_steps, signed
+from ftkit.views.ppo_stepper import stepper_html, token
 
 
 def page(made: PPOTrace, number: int = 2, row: int = 0) -> BeautifulSoup:
@@ -91,6 +93,63 @@ def test_untrusted_text_is_escaped_and_no_script_is_needed():
     assert "<script" not in html
     assert "<img" not in html
     assert "&lt;img src=x" in html
+
+
+def test_the_story_and_the_watched_curves_stand_above():
+    made = trace(4)
+    made.say, made.look, made.cure = "It <b>breaks</b>.", "At the end.", "Less."
+    made.watch = ("objective/kl", "not/logged")
+    soup = page(made, 3)
+    assert [dt.get_text() for dt in soup.select(".ft-story dt")] == [
+        *("What happens", "Where to look", "The cure")
+    ]
+    assert soup.select_one(".ft-story dd").get_text() == "It <b>breaks</b>."
+    (spark,) = soup.select(".ft-spark")
+    values = [it.metrics["objective/kl"] for it in made.iterations]
+    assert spark.b.get_text() == number(values[2])
+    ends = f"{number(values[0])} → {number(values[3])}"
+    assert spark.svg["aria-label"] == f"objective/kl over iterations: {ends}"
+    points = re.findall(r"[\d.]+ ([\d.]+)", spark.select_one("path.run")["d"])
+    heights = [float(y) for y in points]
+    assert sorted(range(4), key=heights.__getitem__) == sorted(range(4), key=lambda i: -values[i])
+    assert float(spark.circle["cy"]) == heights[2]
+
+
+def test_an_ordinary_run_has_no_story_and_a_single_iteration_no_curves():
+    soup = page(trace(1), 1)
+    assert not soup.select(".ft-story, .ft-sparks")
+
+
+def test_a_metric_that_is_no_number_leaves_a_gap():
+    made = trace(3)
+    made.iterations[1] = replace(made.at(2), metrics={"objective/kl": np.nan})
+    (spark,) = page(made).select('.ft-spark:has(svg[aria-label^="objective/kl"])')
+    assert spark.b.get_text() == "NaN"
+    assert spark.circle is None
+    assert spark.select_one("path.run")["d"].count("L") == 1
+
+
+def test_whitening_that_is_not_over_the_real_tokens_is_told():
+    made = trace()
+    assert "✓" in page(made).get_text().split("Â′0")[1].split("they differ")[0]
+    one = made.at(2)
+    mask = one.mask
+    white = np.where(mask, one.advantages, 0)
+    naive = (white - white.mean()) / white.std()
+    made.iterations[1] = replace(one, whitened_advantages=naive)
+    said = page(made).get_text().split("Â′0")[1]
+    assert f"✗ recorded {signed(naive[0, 0], 4)}: they differ" in said
+    made.iterations[1] = replace(one, whitened_advantages=None, advantage_mean=None)
+    assert "Â′" not in page(made).get_text()
+
+
+def test_ratios_off_one_before_any_training_are_told():
+    made = trace()
+    assert "first minibatch" not in page(made).get_text()
+    one = made.at(2)
+    first = replace(one.updates[0], ratio=one.updates[0].ratio * 1.5)
+    made.iterations[1] = replace(one, updates=[first, *one.updates[1:]])
+    assert "✗ ratios of the first minibatch lie between 1.5" in page(made).get_text()
 
 
 def test_a_run_that_blew_up_is_drawn():

@@ -7,10 +7,9 @@ from ipywidgets import Widget
 from traitlets import TraitError
 
 from ftkit.widgets import PPOLossExplorer, viewer
-from ftkit.widgets import ppo_loss_explorer as module
 
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
-SCRIPT = (module._HERE / "ppo_loss_explorer.js").read_text(encoding="utf-8")
+SCRIPT = viewer.script("ppo_loss_explorer")
 
 
 def test_every_control_redraws() -> None:

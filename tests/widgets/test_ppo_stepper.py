@@ -22,9 +22,10 @@ SCRIPT = (module._HERE / "ppo_stepper.js").read_text(encoding="utf-8")
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """One recorded trace, as if ftkit shipped it."""
-    monkeypatch.setattr(ppo_store, "_presets", lambda: tmp_path)
+    monkeypatch.setattr(ppo_store, "presets_folder", lambda: tmp_path)
     made = trace(2)
-    made.title, made.say, made.start = "KL explosion", "Look at the KL.", Start(2, 1, "kl")
+    made.title, made.say, made.start = "KL explosion", "Look at the KL.", Start(2, 1, "kl", 3)
+    made.look, made.cure = "In the KL.", "A leash."
     made.save(tmp_path / "kl-explosion")
 
 
@@ -61,21 +62,37 @@ def test_picture_and_table_follow_the_place():
     assert "iteration <b>3</b>" in stepper.to_html(), "the nearest, as in the browser"
 
 
-def test_no_presets_no_picker():
-    stepper = PPOStepper(trace())
-    assert PPOStepper.presets() == ()
+def test_without_presets_nothing_is_offered():
+    stepper = PPOStepper(trace(), presets=False)
     assert json.loads(stepper._presets) == {}
+    assert "recorded runs" not in stepper.to_html()
 
 
 @pytest.mark.usefixtures("shipped")
 def test_presets_are_offered_and_open_where_they_say():
     assert PPOStepper.presets() == ("kl-explosion",)
     stepper = PPOStepper(trace(3))
-    assert json.loads(stepper._presets)["kl-explosion"]["start"] == [2, 1, "kl"]
-    assert json.loads(PPOStepper(trace(), presets=False)._presets) == {}
+    assert json.loads(stepper._presets)["kl-explosion"]["start"] == [2, 1, "kl", 3]
     stepper.preset = "kl-explosion"
-    assert "KL explosion" in stepper.to_html()
-    assert PPOStepper.from_preset("kl-explosion").phase == "kl"
+    assert "PPO stepper: KL explosion" in stepper.to_html()
+    opened = PPOStepper.from_preset("kl-explosion")
+    assert (opened.phase, opened.step) == ("kl", 3)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_still_picture_tells_the_recorded_runs_below():
+    stepper = PPOStepper(trace(3))
+    soup = BeautifulSoup(stepper.to_html(), "html.parser")
+    (told,) = soup.select(".ft-others details")
+    assert told.summary.get_text() == "✗ KL explosion"
+    assert [dd.get_text() for dd in told.select("dd")] == [
+        "Look at the KL.",
+        "In the KL.",
+        "A leash.",
+    ]
+    assert told.select(".ft-spark")
+    stepper.preset = "kl-explosion"
+    assert "✗ KL explosion" not in stepper.to_html(), "it is the one that is shown"
 
 
 def test_static_mode_leaves_no_widget_behind(monkeypatch):

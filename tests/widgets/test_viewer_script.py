@@ -1,0 +1,37 @@
+"""Explorers share one script: what they call is there, once, and keys stay in the card."""
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from ftkit.widgets import PPOLossExplorer, RewardLossExplorer
+from ftkit.widgets.viewer import script
+
+EXPLORERS = {"ppo_loss_explorer": PPOLossExplorer, "reward_loss_explorer": RewardLossExplorer}
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_script_is_one_module_without_a_name_declared_twice(name) -> None:
+    text = script(name)
+    names = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", text, re.MULTILINE)
+    assert len(names) == len(set(names))
+    assert {"element", "slider", "picture", "explorer", "render"} <= set(names)
+    assert text.count("export default") == 1
+    assert text.count("lmSuppressShortcuts") == 1
+    assert text.count("innerHTML") == 1, "only what the view has escaped"
+    assert str(EXPLORERS[name]._esm) == text
+
+
+def test_what_is_shared_stands_alone() -> None:
+    shared = (files("ftkit.widgets") / "explorer.js").read_text(encoding="utf-8")
+    assert "export" not in shared
+    assert "import " not in shared
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_script_asks_only_for_traits_that_exist(name) -> None:
+    asked = {*re.findall(r'model\.get\("(\w+)"\)', script(name))}
+    asked |= set(re.findall(r'name: "(\w+)"', script(name)))
+    assert "_html" in asked
+    assert asked <= set(EXPLORERS[name].class_traits(sync=True))
