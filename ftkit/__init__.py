@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("algos", "chat", "data", "models", "records", "stages", "views", "widgets")
+_ROOMS = ("algos", "chat", "data", "diagnosis", "models", "records", "stages", "views", "widgets")
 _NAMES = {
     "display": "ftkit.showing",
+    "doctor": "ftkit.diagnosis",
     "load": "ftkit.models",
     "settings": "ftkit.profiles",
     "LiveMetrics": "ftkit.widgets",
@@ -22,6 +23,7 @@ _NAMES = {
 __all__ = ["__version__", *_ROOMS, *_NAMES]
 
 if TYPE_CHECKING:
+    from ftkit.diagnosis import doctor as doctor
     from ftkit.models import load as load
     from ftkit.profiles import settings as settings
     from ftkit.records import PPOTrace as PPOTrace

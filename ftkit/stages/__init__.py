@@ -2,18 +2,50 @@
 
 import ftkit.models  # noqa: F401  # first: it hushes bitsandbytes, which peft imports
 from ftkit.stages.adapters import fresh_base
+from ftkit.stages.crossing import crossing_effect
+from ftkit.stages.dpo import DPORecipe, dpo, dpo_rows
+from ftkit.stages.dpo_pairs import dpo_pairs
+from ftkit.stages.forgetting import STRATEGIES, ForgettingRecipe, Strategy, forgetting
+from ftkit.stages.group_recipes import GroupRecipe, GRPORecipe, RLOORecipe
+from ftkit.stages.group_recorder import GroupRecorder
+from ftkit.stages.grpo import grpo, rloo
+from ftkit.stages.noise import NoiseRecorder, hook_noise, noise_map, noise_proof
+from ftkit.stages.pretrain import PretrainRecipe, pretrain, pretrain_rows, tokenize
 from ftkit.stages.reward import RewardRecipe, pair_scores, reward, reward_rows
 from ftkit.stages.sampling import answer
 from ftkit.stages.sft import SFTRecipe, sft, sft_rows
 
 __all__ = [
+    "STRATEGIES",
+    "DPORecipe",
+    "ForgettingRecipe",
+    "GRPORecipe",
+    "GroupRecipe",
+    "GroupRecorder",
+    "NoiseRecorder",
+    "PretrainRecipe",
+    "RLOORecipe",
     "RewardRecipe",
     "SFTRecipe",
+    "Strategy",
     "answer",
+    "crossing_effect",
+    "dpo",
+    "dpo_pairs",
+    "dpo_rows",
+    "forgetting",
     "fresh_base",
+    "grpo",
+    "hook_noise",
+    "noise_map",
+    "noise_proof",
     "pair_scores",
+    "pretrain",
+    "pretrain_rows",
     "reward",
     "reward_rows",
+    "rloo",
     "sft",
     "sft_rows",
+    "tokenize",
 ]
