@@ -47,7 +47,7 @@ class Settings:
     profile: ProfileName
     model: str = "smollm2-135m"
     quantization: Literal["nf4", "int8"] | None = "nf4"
-    pretrain_steps: int = 20
+    pretrain_steps: int = 24
     pretrain_batch: int = 8
     pretrain_block: int = 128
     sft_steps: int = 40

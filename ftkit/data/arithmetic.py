@@ -1,6 +1,6 @@
 """Short sums that code can check: a *verifiable* reward, made here, without any data set.
 
-One solved sum goes before each question, so that even a small model sees what is wanted. The right
+The instruction before each question shows one solved sum: the form that is wanted. The right
 answer is not in the rows: the reward reads the question out of the prompt and works it out, so it
 needs no key and no model, and cannot be flattered. Left out: partial credit, and anything that
 takes more than one step.
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"\d+")
 class _Task:
     sign: str
     solve: Callable[[int, int], int]
-    shot: tuple[int, int]
+    example: tuple[int, int]
 
 
 _TASKS = {
@@ -55,8 +55,8 @@ def arithmetic(
         seed: Decides which questions, and their order.
 
     Returns:
-        ``train`` and ``test``, each with the column ``prompt`` (a conversation: instruction, a
-        solved question, the question). A split may ask ``3 × 7`` and ``7 × 3``.
+        ``train`` and ``test``, each with the column ``prompt`` (a conversation: an instruction
+        with a solved example, and the question). A split may ask ``3 × 7`` and ``7 × 3``.
 
     Raises:
         DataError: an unknown task, or numbers that do not make as many different questions.
@@ -123,9 +123,9 @@ def solution(prompt: str, row: int = 0) -> int:
 
 
 def _groups(task: _Task, low: int, high: int, picker: random.Random) -> list[list[tuple[int, int]]]:
-    """Return the questions by the two numbers in them, in random order, without the solved one."""
+    """Return the questions by the two numbers in them, in random order, without the example."""
     pairs = [(a, b) for a in range(low, high + 1) for b in range(a, high + 1)]
-    groups = [sorted({(a, b), (b, a)}) for a, b in pairs if {a, b} != set(task.shot)]
+    groups = [sorted({(a, b), (b, a)}) for a, b in pairs if {a, b} != set(task.example)]
     if task.sign == "-":
         groups = [[max(group)] for group in groups]
     for group in groups:
@@ -144,10 +144,9 @@ def _take(groups: list[list[tuple[int, int]]], count: int) -> list[tuple[int, in
 
 
 def _conversation(task: _Task, first: int, second: int) -> list[Message]:
-    a, b = task.shot
+    a, b = task.example
+    solved = f"{a} {task.sign} {b} = {task.solve(a, b)}"
     return [
-        {"role": "system", "content": "Calculate."},
-        {"role": "user", "content": f"{a} {task.sign} {b}"},
-        {"role": "assistant", "content": f"{a} {task.sign} {b} = {task.solve(a, b)}"},
+        {"role": "system", "content": f"Answer like this: {solved}."},
         {"role": "user", "content": f"{first} {task.sign} {second}"},
     ]

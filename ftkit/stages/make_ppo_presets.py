@@ -305,7 +305,9 @@ RECIPES = (
     Recipe(
         "whitening-over-padding",
         "whitening over padding",
-        replace(BASE, iterations=4, batch_size=10, max_new_tokens=32, temperature=0.5),
+        replace(
+            BASE, iterations=4, batch_size=10, max_new_tokens=32, temperature=0.5, trace_rows=6
+        ),
         {"gold": (1.0, sentiment)},
         "sentiment of the answer (VADER)",
         ("objective/length", "val/ratio", CLIPPED, SCORE),

@@ -6,7 +6,7 @@ const SELECTS = [
   ["compute", "compute", { float32: "float32", bfloat16: "bfloat16" }],
   ["optimizer", "optimizer", { adamw: "AdamW", adamw_8bit: "8-bit AdamW", sgd: "SGD" }],
   ["head", "logits", { whole: "whole", fused: "in tiles" }],
-  ["layout", "models", { shared: "one base + adapters", copies: "full copies" }],
+  ["roles", "models", { shared: "one base + adapters", copies: "full copies" }],
 ];
 const SIZES = [
   ["batch", "rows a pass", 1],
@@ -24,15 +24,15 @@ const IDLE = {
   head: (m) => ["generate", "reward"].includes(m.get("stage")),
   checkpointing: (m) => m.get("stage") === "generate",
   accumulation: (m) => m.get("stage") === "generate",
-  layout: (m) => !SEVERAL.includes(m.get("stage")) || m.get("method") === "full",
+  roles: (m) => !SEVERAL.includes(m.get("stage")) || m.get("method") === "full",
   new_tokens: (m) => !SAMPLING.includes(m.get("stage")),
   lora_r: (m) => m.get("method") === "full" || m.get("stage") === "generate",
 };
 const EXAMPLES = [
   ["QLoRA on an 8B model", { model: "llama-3.1-8b", stage: "sft", method: "lora", weights: "nf4", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
   ["the same, in full", { model: "llama-3.1-8b", stage: "sft", method: "full", weights: "bfloat16", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
-  ["PPO with four copies", { model: "llama-3.1-8b", stage: "ppo", method: "full", weights: "bfloat16", layout: "copies", batch: 8, length: 512, new_tokens: 256 }],
-  ["PPO on one 4-bit base", { model: "llama-3.1-8b", stage: "ppo", method: "lora", weights: "nf4", layout: "shared", batch: 8, length: 512, new_tokens: 256 }],
+  ["PPO with four copies", { model: "llama-3.1-8b", stage: "ppo", method: "full", weights: "bfloat16", roles: "copies", batch: 8, length: 512, new_tokens: 256 }],
+  ["PPO on one 4-bit base", { model: "llama-3.1-8b", stage: "ppo", method: "lora", weights: "nf4", roles: "shared", batch: 8, length: 512, new_tokens: 256 }],
   ["70B, 4 bits", { model: "llama-3.1-70b", stage: "sft", method: "lora", weights: "nf4", checkpointing: true, batch: 1, length: 512 }],
 ];
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SIZES = ("batch", "accumulation", "length", "new_tokens", "lora_r")
-_SELECTS = ("stage", "method", "weights", "compute", "optimizer", "head", "layout")
+_SELECTS = ("stage", "method", "weights", "compute", "optimizer", "head")
 _DEFAULT = MemoryPlan()
 
 
@@ -44,7 +44,7 @@ class MemoryPlanner(Viewer):
         compute: Dtype of the activations.
         optimizer: Which states are kept.
         head: Whole logits or tiles.
-        layout: One base or copies.
+        roles: The plan's `layout`: one base or copies. (A widget's own `layout` is its CSS.)
         batch: Rows (pairs, completions) of a pass.
         accumulation: Passes a step.
         length: Tokens of a row.
@@ -63,7 +63,7 @@ class MemoryPlanner(Viewer):
     compute = t.Enum(get_args(choices.Compute), _DEFAULT.compute).tag(sync=True)
     optimizer = t.Enum(get_args(choices.Optimizer), _DEFAULT.optimizer).tag(sync=True)
     head = t.Enum(get_args(choices.Head), _DEFAULT.head).tag(sync=True)
-    layout = t.Enum(get_args(choices.Layout), _DEFAULT.layout).tag(sync=True)
+    roles = t.Enum(get_args(choices.Layout), _DEFAULT.layout).tag(sync=True)
     batch = t.Int(_DEFAULT.batch).tag(sync=True)
     accumulation = t.Int(_DEFAULT.accumulation).tag(sync=True)
     length = t.Int(_DEFAULT.length).tag(sync=True)
@@ -98,10 +98,10 @@ class MemoryPlanner(Viewer):
         fit(shape, self._plan, cards=self._cards)  # complains here, not inside a callback
         given = {name: getattr(self._plan, name) for name in (*_SELECTS, *_SIZES, "checkpointing")}
         names = [*KNOWN, *(name for name in self._own if name not in KNOWN)]
-        super().__init__(model=shape.name, _models=names, **given)
+        super().__init__(model=shape.name, roles=self._plan.layout, _models=names, **given)
         self._draw()
         self.observe(self._follow, names=["method", "weights"])
-        self.observe(self._draw, names=["model", *given])
+        self.observe(self._draw, names=["model", "roles", *given])
 
     @t.validate("model")
     def _known(self, proposal: Any) -> Any:
@@ -121,7 +121,7 @@ class MemoryPlanner(Viewer):
             ValueError: choices that exclude each other.
         """
         given = {name: getattr(self, name) for name in (*_SELECTS, *_SIZES, "checkpointing")}
-        return replace(self._plan, **given)
+        return replace(self._plan, layout=self.roles, **given)
 
     @property
     def estimate(self) -> MemoryEstimate:
@@ -146,7 +146,7 @@ class MemoryPlanner(Viewer):
     def _follow(self, change: Any) -> None:
         """Let what can only follow from a choice follow."""
         if self.method == "full" and change["name"] == "method":
-            self.layout = "copies"
+            self.roles = "copies"
             if self.weights in ("nf4", "int8"):
                 self.weights = "bfloat16"
         if self.weights == "bfloat16":

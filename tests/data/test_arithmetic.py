@@ -16,17 +16,17 @@ def numbers(row) -> list[int]:
 
 
 @pytest.mark.parametrize("task", SIGNS)
-def test_a_solved_question_goes_before_each_and_is_right(task) -> None:
+def test_the_instruction_shows_another_question_solved_right(task) -> None:
     parts = data.arithmetic(task, rows=20, held_out=10)
     assert (len(parts["train"]), len(parts["test"])) == (20, 10)
     for row in parts["train"]:
-        roles = [message["role"] for message in row["prompt"]]
-        assert roles == ["system", "user", "assistant", "user"]
-        _, asked, solved, question = [message["content"] for message in row["prompt"]]
+        assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+        shown, question = (message["content"] for message in row["prompt"])
+        asked, solved = shown.removeprefix("Answer like this: ").split(" = ")
         assert data.right_answer([asked], [solved]) == [1.0]
         assert question.split(" ")[1] == SIGNS[task]
         assert set(question.split(" ")) != set(asked.split(" "))
-        assert data.solution(question) >= 0
+        assert data.solution(f"{shown} {question}") == data.solution(question) >= 0
 
 
 @pytest.mark.parametrize("task", SIGNS)

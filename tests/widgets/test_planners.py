@@ -32,7 +32,7 @@ def test_every_choice_redraws(memory) -> None:
         "checkpointing": True,
         "head": "fused",
         "optimizer": "adamw_8bit",
-        "layout": "copies",
+        "roles": "copies",
         "weights": "bfloat16",
     }.items():
         setattr(memory, name, value)
@@ -42,7 +42,7 @@ def test_every_choice_redraws(memory) -> None:
 
 def test_full_fine_tuning_takes_weights_that_can_be_trained(memory) -> None:
     memory.stage, memory.method = "ppo", "full"
-    assert (memory.weights, memory.compute, memory.layout) == ("bfloat16", "bfloat16", "copies")
+    assert (memory.weights, memory.compute, memory.roles) == ("bfloat16", "bfloat16", "copies")
     assert "four models" in memory._html
 
 
@@ -157,3 +157,9 @@ def test_the_scripts_use_only_traits_that_exist(planner, name) -> None:
     assert used <= set(planner.class_traits(sync=True))
     assert "_html" in used
     assert text.count("innerHTML") == 1, "only what the view has escaped"
+
+
+@pytest.mark.parametrize("planner", [MemoryPlanner, CostPlanner])
+def test_no_trait_hides_one_that_every_widget_has(planner) -> None:
+    assert planner.layout is viewer.Viewer.layout
+    assert set(vars(planner)) & set(viewer.Viewer.class_traits(sync=True)) <= {"_esm", "_css"}
