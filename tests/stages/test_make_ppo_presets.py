@@ -29,6 +29,7 @@ def length(prompts, completions):
 def quick(name: str):
     """The recipe, made small; random texts have no sentiment, but a length."""
     recipe = next(r for r in made.RECIPES if r.name == name)
+    assert all(len(i.tokens) == recipe.config.trace_rows for i in trace.iterations)
     config = replace(recipe.config, **QUICK)
     return replace(recipe, config=config, reward={"gold": (1.0, length)})
 
@@ -82,10 +83,10 @@ def test_what_ships_is_small_and_complete(name, shipped) -> None:
     trace = shipped[name]
     assert trace.title
     assert bool(trace.cure) == (name != "healthy")
-    assert all(len(i.tokens) == 2 for i in trace.iterations)
     start = trace.at(trace.start.iteration)
     assert trace.start.row < len(start.tokens)
     recipe = next(r for r in made.RECIPES if r.name == name)
+    assert all(len(i.tokens) == recipe.config.trace_rows for i in trace.iterations)
     assert (trace.say, trace.look, trace.cure) == recipe.tell(trace), "numbers of this very run"
     for key in trace.watch:
         assert all(key in iteration.metrics for iteration in trace.iterations)
@@ -126,7 +127,7 @@ def test_the_fooled_reward_climbs_and_its_gold_does_not(shipped) -> None:
     first, last = (shipped["reward-hacking"].iterations[i].metrics for i in (0, -1))
     assert last["objective/scores"] > first["objective/scores"] + 1
     assert last["rewards/gold/mean"] < first["rewards/gold/mean"] + 0.1
-    assert last["rewards/variety/mean"] < first["rewards/variety/mean"] - 0.3
+    assert last["rewards/variety/mean"] < first["rewards/variety/mean"] - 0.15
 
 
 def test_kl_explodes_in_one_and_stays_bounded_in_the_healthy_one(shipped) -> None:
