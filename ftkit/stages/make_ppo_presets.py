@@ -180,8 +180,8 @@ def kl_explosion(trace: PPOTrace) -> Texts:
         f"iteration 1: ratios far beyond the clip range, {first[CLIPPED]:.0%} of the tokens "
         "clipped. Clipping stops the gradient of a token, not a step that is too large. In later "
         "iterations entropy falls to 0: one token for ever.",
-        "A learning rate near 1e-4 to 3e-4 for LoRA, β above 0 (or an adaptive one with "
-        "`kl_target`). Stop when `policy/approxkl_avg` passes 0.05 in a round.",
+        "A learning rate near 1e-4 to 3e-4 for LoRA, and β above 0, fixed or adaptive (kl_target). "
+        "Stop when policy/approxkl_avg passes 0.05 in a round.",
     )
 
 
@@ -279,7 +279,7 @@ RECIPES = (
         "sentiment of the answer (VADER)",
         (KL, SCORE, ENTROPY, CLIPPED),
         kl_explosion,
-        lambda trace: Start(2, 0, "kl"),
+        lambda trace: Start(2, 0, "kl", trace.at(2).lengths[0] - 1),
     ),
     Recipe(
         "reward-hacking",

@@ -13,7 +13,7 @@ from math import ceil, floor, inf, isfinite, log10
 Point = tuple[int, float]
 
 WIDTH, HEIGHT = 300, 140
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 292, 9, 106
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 292, 9, 106
 _DOTS = 40  # more points than that are a line without dots
 SMOOTHED_FROM = 60
 """Points from which a curve is drawn thin, with its running mean on top."""

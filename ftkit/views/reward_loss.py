@@ -268,8 +268,7 @@ def _worst(pairs: Sequence[ScoredPair], setting: LossSetting) -> str:
     if not ranked:
         return ""
     rows = [
-        (_signed(pair.gap), round(_loss_of(pair, setting), 3), pair.prompt, pair.chosen,
-         pair.rejected)
+        (pair.gap, _loss_of(pair, setting), pair.prompt, pair.chosen, pair.rejected)
         for pair in ranked[:_WORST]
     ]  # fmt: skip
     heading = f"The most expensive pairs, {len(rows)} of {len(ranked)}"

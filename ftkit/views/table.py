@@ -1,4 +1,7 @@
-"""A table as one card: numbers to the right with three digits, text wrapped and escaped."""
+"""A table as one card: numbers to the right with three digits, text wrapped and escaped.
+
+Words stay whole, so a wide table scrolls; only words that no column could hold are broken.
+"""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -10,7 +13,8 @@ from ftkit.records.table import Table
 from ftkit.views._registry import to_html
 from ftkit.views.style import card, css
 
-_NUM = ' class="num"'
+_NUM, _LONG = ' class="num"', ' class="long"'
+_LONGEST_WORD = 32
 
 
 @to_html.register
@@ -47,9 +51,11 @@ def _is_number(value: Any) -> bool:
 
 def _cell(value: Any) -> str:
     if not _is_number(value):
-        return f"<td>{escape(str(value))}</td>"
+        text = str(value)
+        long = any(len(word) > _LONGEST_WORD for word in text.split())
+        return f"<td{_LONG if long else ''}>{escape(text)}</td>"
     if isinstance(value, Integral):
         shown = f"{int(value):,}"
     else:
         shown = "NaN" if isnan(value) else f"{float(value):.3f}"
-    return f"<td{_NUM}>{shown}</td>"
+    return f"<td{_NUM}>{shown.replace('-', '−')}</td>"

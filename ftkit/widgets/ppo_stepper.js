@@ -46,7 +46,15 @@ function signed(x, digits = 3) {
 const plain = (x, digits = 4) => signed(x, digits).replace(/^\+/, "");
 const inner = (x) => (plain(x).startsWith("−") ? `(${plain(x)})` : plain(x));
 const exact = (x) => (x === 0 ? "0" : inner(x)); // 0 after the last token is exact, not rounded
-const short = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))).replace("-", "−") : special(x));
+
+// A few characters, as in the static picture: 0.0123, 12,300, 9.2e−6.
+function short(x) {
+  if (!Number.isFinite(x)) return special(x);
+  const size = Math.abs(x);
+  const text = size > 0 && size < 1e-3 ? x.toExponential(1).replace(".0e", "e")
+    : size >= 1000 ? Math.round(x).toLocaleString("en-US") : String(Number(x.toPrecision(3)));
+  return text.replaceAll("-", "−");
+}
 
 const factor = (x) => String(Number(x.toPrecision(4)));
 
@@ -283,8 +291,9 @@ const PHASES = [
     say: ({ row, it, t, size }) => {
       const ratio = Math.exp(row.old[t] - row.ref[t]);
       const far = ratio >= 1 ? `${short(ratio)} times as likely` : `only ${percent(ratio)} as likely`;
-      const price = row.kl[t] > 0 ? "so it costs" : "so it earns";
-      return [quoted(row.tokens[t]), ` is ${far} under the policy as under the reference, ${price} β·KL = ${plain(Math.abs(it.beta * row.kl[t]))}.`,
+      const price = it.beta === 0 ? "which costs nothing: β is 0."
+        : `so it ${row.kl[t] > 0 ? "costs" : "earns"} β·KL = ${plain(Math.abs(it.beta * row.kl[t]))}.`;
+      return [quoted(row.tokens[t]), ` is ${far} under the policy as under the reference, ${price}`,
         t === size - 1 ? " Here, at the last token, the score is paid as well." : ""];
     },
   },
@@ -460,6 +469,8 @@ function curve(now, up, domain) {
   const path = ([a, b], cls) => svg("path", { class: cls, d: `M${x(a)} ${y(a)}L${x(b)} ${y(b)}` });
   const label = (text, px, py, cls, anchor = "middle") =>
     svg("text", { class: cls, x: px, y: py, "text-anchor": anchor }, text);
+  const ticks = () => (x(high) - x(low) < 70 ? [label(`1 ± ${short(data.eps)}`, x(low), BOTTOM + 18, "tip", "start")]
+    : [low, 1, high].map((r) => label(short(r), x(r), BOTTOM + 18, "tip")));
   const title = up ? "Â > 0: make more likely" : "Â < 0: make less likely";
   const counts = `${points.length} ${points.length === 1 ? "token" : "tokens"}, ${points.filter((p) => p.cut).length} clipped`;
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, class: up ? "ft-clip up" : "ft-clip dn", role: "img", "aria-label": `Clipped objective, ${title}: ${counts}` },
@@ -468,7 +479,7 @@ function curve(now, up, domain) {
     path(slope, "curve"), path(flat, "curve flat"),
     label(title, LEFT, 17, "head", "start"), label(counts, RIGHT, 17, "tip", "end"),
     label("flat: no gradient", up ? RIGHT : LEFT, y(bend) + 20, "tip", up ? "end" : "start"),
-    label(short(low), x(low), BOTTOM + 18, "tip"), label("1", x(1), BOTTOM + 18, "tip"), label(short(high), x(high), BOTTOM + 18, "tip"),
+    ...ticks(),
     label("ratio of new to old probability →", RIGHT, BOTTOM + 36, "tip", "end"),
     ...dots(points, x, y, current));
 }
@@ -522,7 +533,10 @@ const stats = (list) => h("div", { className: "ft-stat" }, ...list.map(([value, 
 function texts({ row, phase, step }) {
   const upto = PHASES[phase].key === "rollout" ? row.tokens.slice(0, step + 1) : row.tokens;
   const shown = (text) => h("code", { textContent: text.replaceAll("\n", "⏎") });
-  return h("p", { className: "ft-prompt" }, `prompt, ${row.size} tokens: `, shown(row.prompt), h("br"), "answer: ", shown(upto.join("")));
+  return [
+    h("p", { className: "ft-prompt" }, `prompt, ${row.size} tokens: `, shown(row.prompt)),
+    h("p", { className: "ft-prompt" }, "answer: ", shown(upto.join(""))),
+  ];
 }
 
 function metricsTable({ it }) {
@@ -607,16 +621,21 @@ function buildControls(act) {
   return { slider, count, sample, back, play, next, nodes };
 }
 
+// The beginning of what was asked last, without the template's marks and role names around it.
+function asked(prompt) {
+  const parts = prompt.split(/<\|[^|>]*\|>|\n/).map((part) => part.trim());
+  const said = parts.filter((part) => part && !/^(system|user|assistant|model)$/.test(part));
+  const text = said.at(-1) ?? prompt.trim();
+  return text.length > 28 ? `${text.slice(0, 27)}…` : text;
+}
+
 function syncControls(c, now, { playing, still }) {
   c.slider.max = now.data.iterations.length - 1;
   c.slider.value = now.at;
   c.slider.disabled = now.data.iterations.length < 2;
   c.slider.setAttribute("aria-valuetext", `iteration ${now.it.n}`);
   c.count.textContent = `${now.it.n} / ${now.data.iterations.at(-1).n}`;
-  c.sample.replaceChildren(...now.it.rows.map((row, i) => {
-    const prompt = row.prompt.replaceAll("\n", " ");
-    return h("option", { value: i, textContent: `#${i} “${prompt.length > 28 ? `${prompt.slice(0, 27)}…` : prompt}”` });
-  }));
+  c.sample.replaceChildren(...now.it.rows.map((row, i) => h("option", { value: i, textContent: `#${i} “${asked(row.prompt)}”` })));
   c.sample.value = now.rowAt;
   c.play.textContent = playing ? "❚❚ pause" : "▶ play";
   c.play.setAttribute("aria-label", playing ? "pause (Space)" : "play (Space)");
@@ -708,7 +727,7 @@ function buildStage(act) {
   const show = (now, playing) => {
     const phase = PHASES[now.phase];
     const drawn = drawStage(now, act);
-    top.replaceChildren(roles(now), texts(now), stats(phase.stats(now)));
+    top.replaceChildren(roles(now), ...texts(now), stats(phase.stats(now)));
     scroller.replaceChildren(drawn.table);
     after.replaceChildren(...drawn.after);
     say.setAttribute("aria-live", playing ? "off" : "polite");

@@ -29,7 +29,7 @@ function render({ model, el }) {
     el,
     "Reward loss: −log σ(chosen − rejected)",
     element("div", { className: "ft-rlbar" }, slider(model, { ...GAP, min, max }), ...choices, level),
-    picture(model, "", fade),
+    picture(model, "ft-rl", fade),
   );
 }
 

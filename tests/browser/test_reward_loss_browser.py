@@ -61,6 +61,7 @@ def test_keys_move_the_gap_and_mark_and_numbers_follow(notebook, card) -> None:
         card.page.keyboard.press("ArrowRight")
     expect(arithmetic).to_have_text(shown(0.5))
     expect(card.locator("output").first).to_have_text("0.50")
+    expect(card.locator("path.curve")).to_have_css("fill", "none")
     assert mark(card)[0] > start[0]
     assert mark(card)[1] > start[1], "less loss is lower on the screen"
     assert on_curve(card)

@@ -91,7 +91,7 @@ def test_what_was_measured_stands_in_tables() -> None:
     page = soup(packing(), effects=[effect(), effect(3)])
     rows = [[cell.text for cell in row.select("td")] for row in page.select("tbody tr")]
     assert rows[0] == ["4", "33.3%", "2.500", "3.000", "0.800", "0.900", "0.750"]
-    assert rows[2:] == [["1", "3", "2.500", "3.000", "-0.500"]]
+    assert rows[2:] == [["1", "3", "2.500", "3.000", "−0.500"]]
     assert "blocks of 4 tokens" in page.select_one("summary").text
     assert not soup(packing()).select("table")
 

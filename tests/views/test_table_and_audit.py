@@ -26,6 +26,13 @@ def test_numbers_of_numpy_are_numbers_and_a_missing_one_is_named() -> None:
     assert "<td>True</td>" in html
 
 
+def test_words_stay_whole_unless_no_column_could_hold_them() -> None:
+    html = Table("T", ["a", "b", "c"], [("stages/ppo/trainer.py:202", "x" * 40, -0.5)]).to_html()
+    assert "<td>stages/ppo/trainer.py:202</td>" in html
+    assert f'<td class="long">{"x" * 40}</td>' in html
+    assert '<td class="num">−0.500</td>' in html, "a minus sign, not a hyphen"
+
+
 def test_the_header_over_numbers_stands_where_the_numbers_stand() -> None:
     html = Table("T", ["n", "x", "what"], [(1, None, "a"), (2, 0.5, 3)]).to_html()
     for right in ("n", "x"):

@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pytest
 
+from ftkit.views.style import sheet
 from ftkit.widgets import PPOLossExplorer, RewardLossExplorer
 from ftkit.widgets.viewer import script
 
@@ -21,6 +22,14 @@ def test_a_script_is_one_module_without_a_name_declared_twice(name) -> None:
     assert text.count("lmSuppressShortcuts") == 1
     assert text.count("innerHTML") == 1, "only what the view has escaped"
     assert str(EXPLORERS[name]._esm) == text
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_the_picture_has_the_class_that_its_sheet_styles(name) -> None:
+    (used,) = re.findall(r'picture\(model, "([\w-]+)"', script(name).split("export default")[0])
+    assert f".ftkit .{used} " in sheet(name.removesuffix("_explorer"))
+    explorer = EXPLORERS[name]()
+    assert f'class="{used}"' in explorer.to_html()
 
 
 def test_what_is_shared_stands_alone() -> None:
