@@ -14,8 +14,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from ftkit import __version__
-from ftkit.cli import course, export, files, safe, tour
+from ftkit.cli import course, export, safe, tour
 from ftkit.errors import SettingsError
+from ftkit.records import files
 from ftkit.views.style import DARK, LIGHT
 
 PICTURE_TAG = "picture"

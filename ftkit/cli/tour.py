@@ -25,8 +25,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from ftkit.cli import export, files
+from ftkit.cli import export
 from ftkit.cli.course import Stage
+from ftkit.records import files
 
 METADATA_KEY = "ftkit_tour"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

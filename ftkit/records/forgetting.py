@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ftkit.errors import RecordError
+from ftkit.records import files
 from ftkit.records.table import Table
 from ftkit.showing import Showable
 
@@ -211,13 +212,9 @@ class ForgettingResult(Showable):
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``forgetting.json`` into `folder`, whole or not at all; return its path."""
-        target = Path(folder) / FILE_NAME
-        target.parent.mkdir(parents=True, exist_ok=True)
         data = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        draft = target.with_name(f".{FILE_NAME}.{os.getpid()}")
-        draft.write_text(json.dumps(_nulls(data), allow_nan=False, indent=1), encoding="utf-8")
-        draft.replace(target)
-        return target
+        text = json.dumps(_nulls(data), allow_nan=False, indent=1)
+        return files.write(Path(folder) / FILE_NAME, text)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "ForgettingResult":
@@ -227,17 +224,12 @@ class ForgettingResult(Showable):
             FileNotFoundError: `folder` holds no ``forgetting.json``.
             RecordError: the file is damaged, or a newer ftkit wrote it.
         """
-        path = Path(folder) / FILE_NAME
-        if not path.exists():
-            raise FileNotFoundError(f"no forgetting study in {path.parent}: {FILE_NAME} is missing")
-        try:
-            return _from_json(json.loads(path.read_text(encoding="utf-8")), path)
-        except RecordError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(
-                f"{path} is damaged ({error}); delete the file and run the study again"
-            ) from error
+        return files.read_record(
+            Path(folder) / FILE_NAME,
+            _from_json,
+            what="forgetting study",
+            mend="delete the file and run the study again",
+        )
 
     def __str__(self) -> str:
         head = (
@@ -273,12 +265,7 @@ def _nulls(value: Any) -> Any:
 
 
 def _from_json(data: dict[str, Any], path: Path) -> ForgettingResult:
-    if data["format"] != _FORMAT:
-        raise RecordError(f"{path} holds {data['format']!r}, not a forgetting study")
-    if data["version"] > _VERSION:
-        raise RecordError(
-            f"{path} has version {data['version']}; ftkit here reads {_VERSION}: update it"
-        )
+    files.check_format(data, path, (_FORMAT, _VERSION), "a forgetting study")
     strange = {run["family"] for run in data["runs"]} - set(FAMILIES)
     if strange:
         raise RecordError(f"{path} names an unknown family {min(strange)!r}")

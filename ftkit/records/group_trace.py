@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftkit.errors import RecordError
+from ftkit.records import files
 from ftkit.showing import Showable
 
 if TYPE_CHECKING:
@@ -143,12 +144,8 @@ class GroupTrace(Showable):
 
     def save(self, folder: str | Path) -> Path:
         """Write ``groups.json`` into `folder`, whole or not at all; return its path."""
-        path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         data = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(data, allow_nan=False), encoding="utf-8")
-        return draft.replace(path)
+        return files.write(Path(folder) / FILE, json.dumps(data, allow_nan=False))
 
     @classmethod
     def load(cls, folder: str | Path) -> "GroupTrace":

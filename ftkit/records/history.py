@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ftkit.errors import RecordError
 from ftkit.findings import SEVERITIES, Finding
+from ftkit.records import files
 from ftkit.records.metric_guide import JUDGED_FROM, METHODS, Method, metric_for, split_key
 from ftkit.showing import Showable
 
@@ -137,10 +138,8 @@ class RunHistory(Showable):
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``history.json`` into `folder`, whole or not at all; return its path."""
-        target = Path(folder) / FILE_NAME
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(target, json.dumps(self._to_json(), allow_nan=False, indent=1))
-        return target
+        text = json.dumps(self._to_json(), allow_nan=False, indent=1)
+        return files.write(Path(folder) / FILE_NAME, text)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "RunHistory":
@@ -150,17 +149,12 @@ class RunHistory(Showable):
             FileNotFoundError: `folder` holds no ``history.json``.
             RecordError: the file is damaged, or a newer ftkit wrote it.
         """
-        path = Path(folder) / FILE_NAME
-        if not path.exists():
-            raise FileNotFoundError(f"no run history in {path.parent}: {FILE_NAME} is missing")
-        try:
-            return cls._from_json(json.loads(path.read_text(encoding="utf-8")), path)
-        except RecordError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(
-                f"{path} is damaged ({error}); save the history again or delete the file"
-            ) from error
+        return files.read_record(
+            Path(folder) / FILE_NAME,
+            cls._from_json,
+            what="run history",
+            mend="save the history again or delete the file",
+        )
 
     def __str__(self) -> str:
         of = f" of {self.max_steps}" if self.max_steps else ""
@@ -195,12 +189,7 @@ class RunHistory(Showable):
 
     @classmethod
     def _from_json(cls, data: dict[str, Any], path: Path) -> "RunHistory":
-        if data["format"] != _FORMAT:
-            raise RecordError(f"{path} holds {data['format']!r}, not a run history")
-        if data["version"] > _VERSION:
-            raise RecordError(
-                f"{path} has version {data['version']}; ftkit here reads {_VERSION}: update it"
-            )
+        files.check_format(data, path, (_FORMAT, _VERSION), "a run history")
         if data["method"] not in METHODS or data["outcome"] not in get_args(Outcome):
             raise RecordError(f"{path} names an unknown method or outcome")
         rows = [
@@ -245,15 +234,3 @@ def _pack(value: float) -> float | str:
 
 def _unpack(value: float | str) -> float:
     return _WORDS[value] if isinstance(value, str) else float(value)
-
-
-def _write_atomically(target: Path, text: str) -> None:
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.errors import RecordError
 from ftkit.findings import SEVERITIES, Finding, Severity
+from ftkit.records import files
 from ftkit.showing import Showable
 
 if TYPE_CHECKING:
@@ -155,14 +156,7 @@ class DoctorReport(Showable):
         forms = {".json": self.to_json, ".html": self.to_page, ".txt": self.__str__}
         if target.suffix not in forms:
             raise RecordError(f"{target} must end in one of {', '.join(forms)}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-        try:
-            draft.write_text(forms[target.suffix](), encoding="utf-8")
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        return target
+        return files.write(target, forms[target.suffix]())
 
     def to_page(self) -> str:
         """Return `to_html` as a page of its own, which loads nothing."""
@@ -192,12 +186,7 @@ class DoctorReport(Showable):
 
     @classmethod
     def _of(cls, data: Mapping[str, Any], path: Path) -> "DoctorReport":
-        if data["format"] != _FORMAT:
-            raise RecordError(f"{path} holds {data['format']!r}, not a report of the doctor")
-        if data["version"] > _VERSION:
-            raise RecordError(
-                f"{path} has version {data['version']}; ftkit here reads {_VERSION}: update it"
-            )
+        files.check_format(data, path, (_FORMAT, _VERSION), "a report of the doctor")
         findings = tuple(
             Finding(
                 **{k: v for k, v in f.items() if k not in ("explained", "rows")},

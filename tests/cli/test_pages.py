@@ -7,7 +7,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ftkit.cli import export, files, formula, page, progress, safe
+from ftkit.cli import export, formula, page, progress, safe
+from ftkit.records import files
 
 
 @pytest.mark.parametrize(
