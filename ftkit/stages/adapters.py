@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
+from ftkit.errors import SettingsError
 from ftkit.models import Loaded
 from ftkit.models.lora import strip_adapters, tuner_layers
 
@@ -52,8 +53,13 @@ def fresh_base(model: Any) -> Any:
     return model
 
 
-def warn_of_trained_adapter(model: nn.Module) -> None:
-    """Warn that `fresh_base` would throw trained weights away, if there are any."""
+def warn_of_trained_adapter(model: nn.Module, stacklevel: int = 3) -> None:
+    """Warn that `fresh_base` would throw trained weights away, if there are any.
+
+    Args:
+        model: The base's model.
+        stacklevel: The frame that the warning names; 3 is the caller of the stage that calls here.
+    """
     trained = any(
         bool(weight.any())
         for layer in tuner_layers(model)
@@ -65,7 +71,7 @@ def warn_of_trained_adapter(model: nn.Module) -> None:
             "the base carries a trained adapter of an earlier trainer, which is removed now: that "
             "trainer's model becomes the bare base. Save it first (trainer.save_model(folder)); "
             "where it is not needed any more, ftkit.stages.fresh_base(base.model) says so",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -76,6 +82,23 @@ def _unhook(module: nn.Module) -> None:
         # Defined anew at each call (`enable_input_require_grads`), so known by its name alone.
         if hook is neftune_post_forward_hook or name.startswith("make_inputs_require_grad"):
             del module._forward_hooks[key]
+
+
+def require_distinct_pad(tokenizer: Any, harm: str) -> None:
+    """Refuse a tokenizer whose pad token also ends answers.
+
+    Args:
+        tokenizer: The one that pads.
+        harm: What would go wrong, for the error.
+
+    Raises:
+        SettingsError: it has no pad token, or one that is its stop token.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise SettingsError(
+            f"the tokenizer's pad token is {tokenizer.pad_token!r}, its stop token "
+            f"{tokenizer.eos_token!r}: {harm}. Load with ftkit.load(..., pad='distinct')"
+        )
 
 
 def compute_dtype(base: Loaded) -> torch.dtype:

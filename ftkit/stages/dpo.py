@@ -16,15 +16,13 @@ from trl import DPOConfig, DPOTrainer
 
 from ftkit.errors import SettingsError
 from ftkit.models import Loaded
+from ftkit.stages import limits
 from ftkit.stages.adapters import (
-    attach_displays,
-    fresh_base,
-    match_compute_dtype,
+    require_distinct_pad,
     shared_arguments,
-    warn_of_trained_adapter,
 )
 from ftkit.stages.dpo_rows import TOKENS, tokenized
-from ftkit.stages.starting import Start, carries, new_adapter, policy_from, read_start, restore
+from ftkit.stages.starting import Start, policy_arguments, settle, take_start
 
 _SMOOTHED_LOSSES = {"robust", "exo_pair", "aot", "aot_unpaired"}
 
@@ -68,15 +66,11 @@ class DPORecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"DPORecipe: {name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup_steps", "eval_every", "sft_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"DPORecipe: {name}={getattr(self, name)} must not be negative")
-        for name in ("learning_rate", "beta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"DPORecipe: {name}={getattr(self, name)} must be positive")
+        limits.at_least_one(
+            self, "steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"
+        )
+        limits.not_negative(self, "warmup_steps", "eval_every", "sft_weight")
+        limits.positive(self, "learning_rate", "beta")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(
                 f"DPORecipe: label_smoothing={self.label_smoothing} must lie in 0 … 0.5, without "
@@ -123,28 +117,23 @@ def dpo(
     """
     recipe = recipe or DPORecipe()
     args = args or _config(base, recipe, evaluate=eval_dataset is not None)
-    _require_distinct_pad(base.tokenizer)
+    # TRL itself masks by place, but whoever masks by the pad id would drop the stop token.
+    require_distinct_pad(base.tokenizer, "padding and the end of an answer could not be told apart")
     _require_smoothing_has_effect(args)
     train = dpo_rows(base, dataset, max_length=args.max_length)
     held_out = (
         None if eval_dataset is None else dpo_rows(base, eval_dataset, max_length=args.max_length)
     )
-    if not carries(base.model, adapter):
-        warn_of_trained_adapter(base.model)
-    start = read_start(base, adapter)
+    start = take_start(base, adapter)
     trainer = _RowsAsTheyAre(
-        model=fresh_base(base.model) if start is None else policy_from(base, start),
         args=args,
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=base.tokenizer,
-        peft_config=new_adapter(recipe.lora_r, recipe.lora_alpha) if start is None else None,
         callbacks=list(callbacks),
+        **policy_arguments(base, start, recipe.lora_r, recipe.lora_alpha),
     )
-    match_compute_dtype(trainer.model, base)
-    if start is not None:
-        restore(trainer.model, start)
-    attach_displays(trainer, callbacks)
+    settle(trainer, base, start, callbacks)
     return trainer
 
 
@@ -189,16 +178,6 @@ def _config(base: Loaded, recipe: DPORecipe, *, evaluate: bool) -> DPOConfig:
         loss_weights=list(weighted.values()),
         **shared_arguments(base, recipe, evaluate=evaluate),
     )
-
-
-def _require_distinct_pad(tokenizer: Any) -> None:
-    """TRL itself masks by place, but whoever masks by the pad id would drop the stop token."""
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise SettingsError(
-            f"the tokenizer's pad token is {tokenizer.pad_token!r}, its stop token "
-            f"{tokenizer.eos_token!r}: padding and the end of an answer could not be told apart. "
-            "Load with ftkit.load(..., pad='distinct')"
-        )
 
 
 def _require_smoothing_has_effect(args: DPOConfig) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ftkit.algos.grpo import LossType, Scale
+from ftkit.stages import limits
 
 _COUNTS = (
     *("steps", "batch_size", "max_prompt_tokens", "max_new_tokens", "epochs"),
@@ -55,15 +56,9 @@ class GroupRecipe:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for key in _COUNTS:
-            if getattr(self, key) < 1:
-                raise ValueError(f"{name}: {key}={getattr(self, key)} must be at least 1")
-        for key in ("temperature", "learning_rate", "clip_range"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"{name}: {key}={getattr(self, key)} must be positive")
-        for key in ("warmup_steps", "beta"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{name}: {key}={getattr(self, key)} must not be negative")
+        limits.at_least_one(self, *_COUNTS)
+        limits.positive(self, "temperature", "learning_rate", "clip_range")
+        limits.not_negative(self, "warmup_steps", "beta")
         if self.group_size < 2:
             raise ValueError(
                 f"{name}: group_size={self.group_size} must be at least 2: an answer is compared "

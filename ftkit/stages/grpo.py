@@ -20,18 +20,14 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from ftkit.errors import DataError
 from ftkit.models import Loaded
 from ftkit.stages.adapters import (
-    attach_displays,
-    fresh_base,
-    match_compute_dtype,
     shared_arguments,
-    warn_of_trained_adapter,
 )
 from ftkit.stages.group_recipes import GroupRecipe, GRPORecipe, RLOORecipe
 from ftkit.stages.group_rewards import trl_rewards
 from ftkit.stages.ppo.rollout import encode_prompts
 from ftkit.stages.ppo.scoring import RewardMix
 from ftkit.stages.ppo.trainer import conversations
-from ftkit.stages.starting import Start, carries, new_adapter, policy_from, read_start, restore
+from ftkit.stages.starting import Start, policy_arguments, settle, take_start
 
 _Trainer = TypeVar("_Trainer", GRPOTrainer, RLOOTrainer)
 
@@ -123,22 +119,16 @@ def _trainer(
 ) -> _Trainer:
     rows = _rows(base, prompts, recipe.max_prompt_tokens, args)
     functions, weights = trl_rewards(reward, base.tokenizer)
-    if not carries(base.model, adapter):
-        warn_of_trained_adapter(base.model)
-    start = read_start(base, adapter)
+    start = take_start(base, adapter)
     trainer = kind(
-        model=fresh_base(base.model) if start is None else policy_from(base, start),
         reward_funcs=functions,
         args=_weighted(args, weights),
         train_dataset=rows,
         processing_class=base.tokenizer,
-        peft_config=new_adapter(recipe.lora_r, recipe.lora_alpha) if start is None else None,
         callbacks=list(callbacks),
+        **policy_arguments(base, start, recipe.lora_r, recipe.lora_alpha),
     )
-    match_compute_dtype(trainer.model, base)
-    if start is not None:
-        restore(trainer.model, start)
-    attach_displays(trainer, callbacks)
+    settle(trainer, base, start, callbacks)
     return trainer
 
 

@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from ftkit.algos import group_text
 from ftkit.errors import DataError
 from ftkit.models import Loaded
+from ftkit.stages import limits
 from ftkit.stages.adapters import (
     attach_displays,
     fresh_base,
@@ -58,21 +59,14 @@ class PretrainRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lora_r", "lora_alpha", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"PretrainRecipe: {name}={getattr(self, name)} must be at least 1")
+        limits.at_least_one(self, "steps", "batch_size", "lora_r", "lora_alpha", "log_every")
         if self.block_size < 2:
             raise ValueError(
                 f"PretrainRecipe: block_size={self.block_size} must be at least 2: the first "
                 "token of a block has nothing before it that could predict it"
             )
-        for name in ("warmup_steps", "eval_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"PretrainRecipe: {name}={getattr(self, name)} must not be negative"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(f"PretrainRecipe: learning_rate={self.learning_rate} must be positive")
+        limits.not_negative(self, "warmup_steps", "eval_every")
+        limits.positive(self, "learning_rate")
 
     @property
     def max_length(self) -> int:

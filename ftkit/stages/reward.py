@@ -22,13 +22,15 @@ from trl import RewardConfig, RewardTrainer
 from ftkit.chat import annotate
 from ftkit.chat.annotated import IGNORE_INDEX
 from ftkit.data.preferences import require_preferences
-from ftkit.errors import ChatError, DataError, SettingsError
+from ftkit.errors import ChatError, DataError
 from ftkit.models import Loaded, score_model
 from ftkit.records import ScoredPair
+from ftkit.stages import limits
 from ftkit.stages.adapters import (
     attach_displays,
     fresh_base,
     match_compute_dtype,
+    require_distinct_pad,
     shared_arguments,
     warn_of_trained_adapter,
 )
@@ -73,14 +75,11 @@ class RewardRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"RewardRecipe: {name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup_steps", "eval_every", "centering", "margin"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"RewardRecipe: {name}={getattr(self, name)} must not be negative")
-        if not self.learning_rate > 0:
-            raise ValueError(f"RewardRecipe: learning_rate={self.learning_rate} must be positive")
+        limits.at_least_one(
+            self, "steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"
+        )
+        limits.not_negative(self, "warmup_steps", "eval_every", "centering", "margin")
+        limits.positive(self, "learning_rate")
 
 
 def reward(
@@ -116,7 +115,11 @@ def reward(
     """
     recipe = recipe or RewardRecipe()
     args = args or _config(base, recipe, evaluate=eval_dataset is not None)
-    _require_distinct_pad(base.tokenizer)
+    # transformers looks for the last token that is not the pad *id*; see notebook 04.
+    require_distinct_pad(
+        base.tokenizer,
+        "a reward model would take the stop token for padding and read the score before it",
+    )
     options = {"max_length": args.max_length, "margin": recipe.margin}
     train = reward_rows(base, dataset, **options)
     held_out = None if eval_dataset is None else reward_rows(base, eval_dataset, **options)
@@ -224,16 +227,6 @@ def _config(base: Loaded, recipe: RewardRecipe, *, evaluate: bool) -> RewardConf
         center_rewards_coefficient=recipe.centering or None,
         **shared_arguments(base, recipe, evaluate=evaluate),
     )
-
-
-def _require_distinct_pad(tokenizer: Any) -> None:
-    """transformers looks for the last token that is not the pad *id*; see notebook 04."""
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise SettingsError(
-            f"the tokenizer's pad token is {tokenizer.pad_token!r}, its stop token "
-            f"{tokenizer.eos_token!r}: a reward model would take the stop token for padding and "
-            "read the score before it. Load with ftkit.load(..., pad='distinct')"
-        )
 
 
 def _ids(tokenizer: Any, row: dict[str, Any], side: str, index: int) -> list[int]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -18,6 +17,7 @@ from ftkit.chat.annotated import MaskName
 from ftkit.chat.prepare import is_conversational, prepare, truncation
 from ftkit.errors import DataError
 from ftkit.models import Loaded
+from ftkit.stages import limits
 from ftkit.stages.adapters import (
     attach_displays,
     fresh_base,
@@ -25,6 +25,7 @@ from ftkit.stages.adapters import (
     shared_arguments,
     warn_of_trained_adapter,
 )
+from ftkit.stages.starting import new_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,13 @@ class SFTRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SFTRecipe: {name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup_steps", "eval_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"SFTRecipe: {name}={getattr(self, name)} must not be negative")
-        if not self.learning_rate > 0:
-            raise ValueError(f"SFTRecipe: learning_rate={self.learning_rate} must be positive")
-        if self.neftune_alpha is not None and self.neftune_alpha < 0:
-            raise ValueError(f"SFTRecipe: neftune_alpha={self.neftune_alpha} must not be negative")
+        limits.at_least_one(
+            self, "steps", "batch_size", "lora_r", "lora_alpha", "max_length", "log_every"
+        )
+        limits.not_negative(self, "warmup_steps", "eval_every")
+        limits.positive(self, "learning_rate")
+        if self.neftune_alpha is not None:
+            limits.not_negative(self, "neftune_alpha")
 
 
 def sft(
@@ -135,13 +133,7 @@ def sft(
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=_tokenizer(base, chat_template),
-        peft_config=LoraConfig(
-            r=recipe.lora_r,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=new_adapter(recipe.lora_r, recipe.lora_alpha),
         callbacks=list(callbacks),
     )
     match_compute_dtype(trainer.model, base)

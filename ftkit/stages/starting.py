@@ -5,6 +5,7 @@ base it then rounds the policy to bfloat16 and not the copy, so that the two wou
 the first step; `restore` undoes that.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,12 @@ from transformers import Trainer
 from ftkit.errors import SettingsError
 from ftkit.models import Loaded, LoraAdapter, read_adapter
 from ftkit.models.lora import adapter_parameters, attach, cast
-from ftkit.stages.adapters import fresh_base
+from ftkit.stages.adapters import (
+    attach_displays,
+    fresh_base,
+    match_compute_dtype,
+    warn_of_trained_adapter,
+)
 
 Start: TypeAlias = str | Path | LoraAdapter | Trainer | PeftModel
 """A saved adapter's folder, what `ftkit.models.read_adapter` gives, a trainer, or its model."""
@@ -27,6 +33,36 @@ def new_adapter(r: int, alpha: int) -> LoraConfig:
     return LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+
+
+def take_start(base: Loaded, start: Start | None) -> LoraAdapter | None:
+    """Return what `read_start` does, after a warning of a trained adapter that would be lost.
+
+    Raises:
+        SettingsError: as `read_start`.
+    """
+    if not carries(base.model, start):
+        warn_of_trained_adapter(base.model, stacklevel=4)
+    return read_start(base, start)
+
+
+def policy_arguments(base: Loaded, start: LoraAdapter | None, r: int, alpha: int) -> dict[str, Any]:
+    """Return ``model`` and ``peft_config`` for a TRL trainer whose policy begins at `start`.
+
+    Raises:
+        SettingsError: as `policy_from`.
+    """
+    if start is None:
+        return {"model": fresh_base(base.model), "peft_config": new_adapter(r, alpha)}
+    return {"model": policy_from(base, start), "peft_config": None}
+
+
+def settle(trainer: Any, base: Loaded, start: LoraAdapter | None, callbacks: Sequence[Any]) -> None:
+    """Bring a trainer that was just built to the compute dtype and to its exact start."""
+    match_compute_dtype(trainer.model, base)
+    if start is not None:
+        restore(trainer.model, start)
+    attach_displays(trainer, callbacks)
 
 
 def carries(model: Any, start: Start | None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftkit.algos.kl import KLEstimator
+from ftkit.stages import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,11 @@ class PPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must be at least 1")
+        limits.at_least_one(self, *_COUNTS)
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must be above 0")
-        for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must not be negative")
+        limits.not_negative(self, *_NOT_NEGATIVE)
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must lie in [0, 1]")
