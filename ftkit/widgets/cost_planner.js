@@ -1,8 +1,3 @@
-function set(model, values) {
-  model.set(values);
-  model.save_changes();
-}
-
 function end(model, index, which, label) {
   const said = `${["low", "high"][which]} end of ${label.name}`;
   const input = element("input", { type: "number", min: 0, step: "any", ariaLabel: said, title: said });

@@ -9,29 +9,13 @@ const EXAMPLES = [
   ["the wrong way", "Rejected has become likelier than chosen", { chosen: -4, rejected: 4 }],
 ];
 
-function example(model, [text, title, values]) {
-  const button = element("button", { type: "button", title, textContent: text });
-  button.addEventListener("click", () => {
-    model.set({ ...values, pair: 0 });
-    model.save_changes();
-  });
-  const update = () => {
-    const here = Object.entries(values).every(([name, value]) => model.get(name) === value);
-    button.setAttribute("aria-pressed", String(here));
-  };
-  Object.keys(values).forEach((name) => model.on(`change:${name}`, update));
-  update();
-  return button;
-}
-
 // Steps through the real pairs with the arrow keys; empty where none is chosen.
 function pairs(model) {
   const count = model.get("_count");
   const input = element("input", { type: "number", min: 0, max: count, step: 1, placeholder: "–" });
   const update = () => (input.value = model.get("pair") || "");
   input.addEventListener("input", () => {
-    model.set("pair", Math.min(Math.max(Math.round(Number(input.value)), 0), count));
-    model.save_changes();
+    set(model, { pair: Math.min(Math.max(Math.round(Number(input.value)), 0), count) });
   });
   model.on("change:pair", update);
   update();
@@ -46,14 +30,13 @@ function render({ model, el }) {
   drawn.addEventListener("click", (event) => {
     const mark = event.target.closest("[data-pair]");
     if (!mark) return;
-    model.set("pair", Number(mark.dataset.pair));
-    model.save_changes();
+    set(model, { pair: Number(mark.dataset.pair) });
   });
   explorer(
     el,
     model.get("_title"),
     element("div", { className: "ft-dpobar" }, ...controls),
-    element("div", { className: "ft-dpobar" }, element("span", { textContent: "try" }), ...EXAMPLES.map((given) => example(model, given))),
+    element("div", { className: "ft-dpobar" }, element("span", { textContent: "try" }), ...EXAMPLES.map((given) => example(model, given, { pair: 0 }))),
     drawn,
   );
 }

@@ -7,6 +7,11 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
+function set(model, values) {
+  model.set(values);
+  model.save_changes();
+}
+
 // A slider for the number trait `name`; it stretches for a value from Python beyond its ends.
 function slider(model, { name, label, title = "", min, max, step }) {
   const input = element("input", { type: "range", min, max, step });
@@ -19,12 +24,24 @@ function slider(model, { name, label, title = "", min, max, step }) {
     shown.textContent = value.toFixed(2).replace("-", "−");
   };
   input.addEventListener("input", () => {
-    model.set(name, Number(input.value));
-    model.save_changes();
+    set(model, { [name]: Number(input.value) });
   });
   model.on(`change:${name}`, update);
   update();
   return element("label", { title }, label, input, shown);
+}
+
+// A button that sets `values`, and `also`; pressed while the traits have these `values`.
+function example(model, [text, title, values], also = {}) {
+  const button = element("button", { type: "button", title, textContent: text });
+  button.addEventListener("click", () => set(model, { ...values, ...also }));
+  const update = () => {
+    const here = Object.entries(values).every(([name, value]) => model.get(name) === value);
+    button.setAttribute("aria-pressed", String(here));
+  };
+  Object.keys(values).forEach((name) => model.on(`change:${name}`, update));
+  update();
+  return button;
 }
 
 // The picture of the trait `_html`; `after` runs with every drawing.

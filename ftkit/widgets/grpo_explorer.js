@@ -1,5 +1,3 @@
-// Controls only: the kernel draws, with the view function of the static page.
-
 const CHOICES = [
   ["scale", "divide by the std of", { group: "the group", batch: "the batch", none: "nothing" }],
   ["loss_type", "loss type", { dapo: "dapo (TRL's default)", grpo: "grpo (the paper's)", dr_grpo: "dr_grpo", bnpo: "bnpo" }],
@@ -16,18 +14,8 @@ function spread(count, score) {
   return Array.from({ length: count }, (_, i) => score(i));
 }
 
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
-function set(model, values) {
-  model.set(values);
-  model.save_changes();
-}
-
-function slider(model, name, index, { label, min, max, step, digits }) {
+// A slider for one answer's entry of the list trait `name`.
+function entry(model, name, index, { label, min, max, step, digits }) {
   const said = `${label} of answer ${index + 1}`;
   const input = element("input", { type: "range", min, max, step, ariaLabel: said, title: said });
   const shown = element("output");
@@ -54,8 +42,8 @@ function answer(model, index) {
     "div",
     {},
     element("b", { textContent: `#${index + 1}` }),
-    slider(model, "rewards", index, { label: "reward", min: -1, max: 1, step: 0.05, digits: 2 }),
-    slider(model, "lengths", index, { label: "tokens", min: 1, max: most, step: 1, digits: 0 }),
+    entry(model, "rewards", index, { label: "reward", min: -1, max: 1, step: 0.05, digits: 2 }),
+    entry(model, "lengths", index, { label: "tokens", min: 1, max: most, step: 1, digits: 0 }),
   );
 }
 
@@ -69,7 +57,8 @@ function select(model, name, label, options) {
   return element("label", {}, label, input);
 }
 
-function example(model, [text, title, rewards]) {
+// Like `example`, for rewards that depend on how many answers there are.
+function scored(model, [text, title, rewards]) {
   const button = element("button", { type: "button", title, textContent: text });
   const own = () => rewards(model.get("rewards").length);
   button.addEventListener("click", () => set(model, { rewards: own() }));
@@ -84,42 +73,27 @@ function example(model, [text, title, rewards]) {
 }
 
 function render({ model, el }) {
-  const picture = element("div", { className: "ft-gr" });
-  const draw = () => {
-    const open = picture.querySelector("details")?.open;
-    picture.innerHTML = model.get("_html"); // escaped by the view
-    if (open) picture.querySelector("details").open = true;
-  };
-  model.on("change:_html", draw);
-  draw();
-  const title = model.get("_title");
+  let open = false;
+  const drawn = picture(model, "ft-gr", () => {
+    const details = el.querySelector("details");
+    if (details) details.open = open; // as the reader left it
+  });
+  drawn.addEventListener("toggle", (event) => (open = event.target.open), true);
   const count = model.get("rewards").length;
-  const answers = spread(count, (i) => answer(model, i));
   const explained = Object.fromEntries(spread(count, (i) => [i, `#${i + 1}`]));
-  const card = element(
-    "section",
-    { className: "ft-card", ariaLabel: title },
-    element("header", {}, element("h2", { textContent: title })),
-    element(
-      "div",
-      { className: "ft-grbar" },
+  const bar = (className, ...children) => element("div", { className }, ...children);
+  explorer(
+    el,
+    model.get("_title"),
+    bar(
+      "ft-grbar",
       ...CHOICES.map(([name, label, options]) => select(model, name, label, options)),
       select(model, "picked", "write out answer", explained),
     ),
-    element(
-      "div",
-      { className: "ft-grbar" },
-      element("span", { textContent: "try" }),
-      ...EXAMPLES.map((given) => example(model, given)),
-    ),
-    element("div", { className: "ft-grset" }, ...answers),
-    picture,
+    bar("ft-grbar", element("span", { textContent: "try" }), ...EXAMPLES.map((given) => scored(model, given))),
+    bar("ft-grset", ...spread(count, (i) => answer(model, i))),
+    drawn,
   );
-  const root = element("div", { className: "ftkit" }, card);
-  // Else JupyterLab takes the keys: its shortcuts, and the arrows for moving between cells.
-  root.dataset.lmSuppressShortcuts = "true";
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
 }
 
 export default { render };

@@ -5,19 +5,17 @@ the controls.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
 from ftkit.views.grpo import LOSS_TYPES, SCALES, TITLE, GroupSetting, grpo_body, grpo_html
 from ftkit.views.style import rules
-from ftkit.widgets.viewer import Viewer
+from ftkit.widgets.viewer import Viewer, script
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HERE = Path(__file__).parent
 _INPUTS = ("rewards", "lengths", "scale", "loss_type", "max_tokens", "others", "picked")
 _DEFAULT = GroupSetting()
 
@@ -40,7 +38,7 @@ class GRPOExplorer(Viewer):
         ValueError: as `ftkit.views.grpo.GroupSetting`.
     """
 
-    _esm = _HERE / "grpo_explorer.js"
+    _esm = script("grpo_explorer")
     _css = rules("grpo")
 
     rewards = t.List(t.Float()).tag(sync=True, echo_update=False)

@@ -29,17 +29,12 @@ const IDLE = {
   lora_r: (m) => m.get("method") === "full" || m.get("stage") === "generate",
 };
 const EXAMPLES = [
-  ["QLoRA on an 8B model", { model: "llama-3.1-8b", stage: "sft", method: "lora", weights: "nf4", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
-  ["the same, in full", { model: "llama-3.1-8b", stage: "sft", method: "full", weights: "bfloat16", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
-  ["PPO with four copies", { model: "llama-3.1-8b", stage: "ppo", method: "full", weights: "bfloat16", roles: "copies", batch: 8, length: 512, new_tokens: 256 }],
-  ["PPO on one 4-bit base", { model: "llama-3.1-8b", stage: "ppo", method: "lora", weights: "nf4", roles: "shared", batch: 8, length: 512, new_tokens: 256 }],
-  ["70B, 4 bits", { model: "llama-3.1-70b", stage: "sft", method: "lora", weights: "nf4", checkpointing: true, batch: 1, length: 512 }],
+  ["QLoRA on an 8B model", "", { model: "llama-3.1-8b", stage: "sft", method: "lora", weights: "nf4", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
+  ["the same, in full", "", { model: "llama-3.1-8b", stage: "sft", method: "full", weights: "bfloat16", checkpointing: false, accumulation: 1, batch: 8, length: 512 }],
+  ["PPO with four copies", "", { model: "llama-3.1-8b", stage: "ppo", method: "full", weights: "bfloat16", roles: "copies", batch: 8, length: 512, new_tokens: 256 }],
+  ["PPO on one 4-bit base", "", { model: "llama-3.1-8b", stage: "ppo", method: "lora", weights: "nf4", roles: "shared", batch: 8, length: 512, new_tokens: 256 }],
+  ["70B, 4 bits", "", { model: "llama-3.1-70b", stage: "sft", method: "lora", weights: "nf4", checkpointing: true, batch: 1, length: 512 }],
 ];
-
-function set(model, values) {
-  model.set(values);
-  model.save_changes();
-}
 
 function idle(model, name, label) {
   const update = () => (label.style.display = IDLE[name] && IDLE[name](model) ? "none" : "");
@@ -84,18 +79,6 @@ function check(model, name, label) {
   model.on(`change:${name}`, update);
   update();
   return idle(model, name, element("label", {}, input, label));
-}
-
-function example(model, [text, values]) {
-  const button = element("button", { type: "button", textContent: text });
-  button.addEventListener("click", () => set(model, values));
-  const update = () => {
-    const here = Object.entries(values).every(([name, value]) => model.get(name) === value);
-    button.setAttribute("aria-pressed", String(here));
-  };
-  Object.keys(values).forEach((name) => model.on(`change:${name}`, update));
-  update();
-  return button;
 }
 
 // The picture, with its table folded or not as the reader left it.

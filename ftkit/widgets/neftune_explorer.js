@@ -23,27 +23,11 @@ function steps(model, { name, label, title, stops }) {
     input.setAttribute("aria-valuetext", shown.textContent);
   };
   input.addEventListener("input", () => {
-    model.set(name, stops[Number(input.value)]);
-    model.save_changes();
+    set(model, { [name]: stops[Number(input.value)] });
   });
   model.on(`change:${name}`, update);
   update();
   return element("label", { title }, label, input, shown);
-}
-
-function example(model, [text, title, values]) {
-  const button = element("button", { type: "button", title, textContent: text });
-  button.addEventListener("click", () => {
-    model.set(values);
-    model.save_changes();
-  });
-  const update = () => {
-    const here = Object.entries(values).every(([name, value]) => model.get(name) === value);
-    button.setAttribute("aria-pressed", String(here));
-  };
-  Object.keys(values).forEach((name) => model.on(`change:${name}`, update));
-  update();
-  return button;
 }
 
 function render({ model, el }) {

@@ -10,8 +10,7 @@ function sizeSlider(model) {
     input.ariaValueText = shown.textContent = `${size.toLocaleString("en")} tokens`;
   };
   input.addEventListener("input", () => {
-    model.set("block_size", model.get("_sizes")[Number(input.value)]);
-    model.save_changes();
+    set(model, { block_size: model.get("_sizes")[Number(input.value)] });
   });
   model.on("change:block_size change:_sizes", update);
   update();
@@ -19,8 +18,7 @@ function sizeSlider(model) {
 }
 
 function choose(model, block) {
-  model.set("block", block);
-  model.save_changes();
+  set(model, { block });
 }
 
 function blockSlider(model) {

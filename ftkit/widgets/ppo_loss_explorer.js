@@ -11,21 +11,6 @@ const EXAMPLES = [
   ["bad, but rose", "Full gradient, however far it went", { ratio: 1.7, advantage: -1 }],
 ];
 
-function example(model, [text, title, values]) {
-  const button = element("button", { type: "button", title, textContent: text });
-  button.addEventListener("click", () => {
-    model.set(values);
-    model.save_changes();
-  });
-  const update = () => {
-    const here = Object.entries(values).every(([name, value]) => model.get(name) === value);
-    button.setAttribute("aria-pressed", String(here));
-  };
-  Object.keys(values).forEach((name) => model.on(`change:${name}`, update));
-  update();
-  return button;
-}
-
 function render({ model, el }) {
   const sliders = SLIDERS.map((options) => slider(model, options));
   const examples = EXAMPLES.map((given) => example(model, given));

@@ -11,10 +11,7 @@ function select(model, name, label, options) {
   if (!entries.some(([value]) => Number(value) === own)) entries.push([own, String(own)]);
   const input = element("select", {}, ...entries.map(([value, text]) => element("option", { value, textContent: text })));
   const update = () => (input.value = String(model.get(name)));
-  input.addEventListener("change", () => {
-    model.set(name, Number(input.value));
-    model.save_changes();
-  });
+  input.addEventListener("change", () => set(model, { [name]: Number(input.value) }));
   model.on(`change:${name}`, update);
   update();
   return element("label", {}, label, input);

@@ -3,8 +3,9 @@
 A new explorer is three files: a view (`ftkit.views`) that draws the picture from plain arguments, a
 `Viewer` with one synced trait for each control, which redraws into its trait ``_html``, and a
 script for the controls beside it. ``_esm = script("my_explorer")`` puts ``explorer.js`` in front of
-``my_explorer.js``, which may then call its `element`, `slider`, `picture` and `explorer` (the card;
-it keeps keys from JupyterLab), must not declare these names again, and ends with::
+``my_explorer.js``, which may then call its `element`, `set`, `slider`, `example`, `picture` and
+`explorer` (the card; it keeps keys from JupyterLab), must not declare these names again, and ends
+with::
 
     function render({ model, el }) {
       explorer(el, "Title", slider(model, { name: "gap", ... }), picture(model));

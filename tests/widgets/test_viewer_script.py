@@ -11,6 +11,11 @@ from ftkit.widgets.viewer import script
 
 EXPLORERS = {"ppo_loss_explorer": PPOLossExplorer, "reward_loss_explorer": RewardLossExplorer}
 
+OTHERS = (
+    *("cost_planner", "dpo_explorer", "grpo_explorer", "memory_planner"),
+    *("neftune_explorer", "packing_explorer"),
+)
+
 
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_a_script_is_one_module_without_a_name_declared_twice(name) -> None:
@@ -22,6 +27,16 @@ def test_a_script_is_one_module_without_a_name_declared_twice(name) -> None:
     assert text.count("lmSuppressShortcuts") == 1
     assert text.count("innerHTML") == 1, "only what the view has escaped"
     assert str(EXPLORERS[name]._esm) == text
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_explorer_declares_a_shared_name_again(name) -> None:
+    names = re.findall(
+        r"^(?:async )?(?:function|const|let|class) (\w+)", script(name), re.MULTILINE
+    )
+    assert len(names) == len(set(names))
+    assert script(name).count("export default") == 1
+    assert script(name).count("lmSuppressShortcuts") == 1
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
