@@ -11,7 +11,7 @@ from html import escape
 from math import exp, expm1, isfinite, log, log1p
 
 from ftkit.records.dpo_pair import DPOPair
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 
@@ -226,12 +226,7 @@ def _plane_axes(plane: _Plane) -> str:
 
 
 def _names(panel: tuple[int, int], x_name: str, y_name: str, y_at: int) -> str:
-    middle_x, middle_y = sum(panel) // 2, (_TOP + _BOTTOM) // 2
-    return (
-        f'<text class="name" x="{middle_x}" y="{_HEIGHT - 8}" text-anchor="middle">{x_name}</text>'
-        f'<text class="name" x="{y_at}" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 {y_at} {middle_y})">{y_name}</text>'
-    )
+    return axis_names(x_name, y_name, (*panel, _TOP, _BOTTOM), _HEIGHT - 8, y_at)
 
 
 def _contours(plane: _Plane, setting: DPOSetting) -> str:

@@ -11,7 +11,7 @@ from math import exp, isfinite
 
 from ftkit.records.forgetting import FAMILIES, Family, ForgettingResult, Summary
 from ftkit.views._registry import to_html
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 
@@ -130,17 +130,18 @@ def _axes(record: ForgettingResult, scale: _Scale) -> str:
         f'<text x="{scale.x(v):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'
         for v in ticks(*scale.xs, 6)
     )
-    middle_x, middle_y = (_LEFT + _RIGHT) // 2, (_TOP + _BOTTOM) // 2
+    names = axis_names(
+        f"learned: fall of the loss on {record.domain} (nats a token)",
+        f"forgotten: rise on {record.general} (nats a token)",
+        (_LEFT, _RIGHT, _TOP, _BOTTOM),
+        _HEIGHT - 8,
+        15,
+    )
     return (
         f'{across}{along}<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
         f'<path class="zero" d="M{_LEFT} {scale.y(0):.1f}H{_RIGHT}M{scale.x(0):.1f} {_TOP}'
         f'V{_BOTTOM}"/><text class="corner" x="{_RIGHT - 8}" y="{_BOTTOM - 9}" '
-        'text-anchor="end">best: much learned, little forgotten ↘</text>'
-        f'<text class="name" x="{middle_x}" y="{_HEIGHT - 8}" text-anchor="middle">'
-        f"learned: fall of the loss on {escape(record.domain)} (nats a token)</text>"
-        f'<text class="name" x="15" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 15 {middle_y})">forgotten: rise on {escape(record.general)} '
-        "(nats a token)</text>"
+        f'text-anchor="end">best: much learned, little forgotten ↘</text>{names}'
     )
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 from ftkit.records.lines import Lines
 from ftkit.views._registry import to_html
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.style import card, css
 
 _WIDTH, _HEIGHT = 760, 320
@@ -79,13 +79,8 @@ def _axes(record: Lines, xs: tuple[float, float], ys: tuple[float, float]) -> st
         f'<text x="{_x(v, xs):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'
         for v in ticks(*xs, 6)
     )
-    middle_x, middle_y = (_LEFT + _RIGHT) // 2, (_TOP + _BOTTOM) // 2
-    return (
-        f'{across}{along}<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
-        f'<text class="name" x="{middle_x}" y="{_HEIGHT - 6}" text-anchor="middle">'
-        f'{escape(record.x)}</text><text class="name" x="14" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle_y})">{escape(record.y)}</text>'
-    )
+    names = axis_names(record.x, record.y, (_LEFT, _RIGHT, _TOP, _BOTTOM), _HEIGHT - 6, 14)
+    return f'{across}{along}<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{names}'
 
 
 def _curve(points: Points, rank: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ftkit.records.noise import NoisePass, NoiseProof
 from ftkit.views._registry import to_html
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 from ftkit.views.text import token_text
@@ -126,14 +126,9 @@ def _axes(reach: float, top: float) -> str:
         f'<text x="{_LEFT - 6}" y="{_y(v, top) + 4:.1f}" text-anchor="end">{number(v)}</text>'
         for v in ticks(0, top, 3)
     )
-    middle = (_TOP + _BOTTOM) // 2
-    return (
-        f'<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{along}{up}'
-        f'<text class="name" x="{(_LEFT + _RIGHT) // 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
-        "noise on one number of an embedding (bars: pass 1; line: uniform)</text>"
-        f'<text class="name" x="14" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle})">density</text>'
-    )
+    says = "noise on one number of an embedding (bars: pass 1; line: uniform)"
+    names = axis_names(says, "density", (_LEFT, _RIGHT, _TOP, _BOTTOM), _HEIGHT - 8, 14)
+    return f'<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{along}{up}{names}'
 
 
 # --- the tokens -------------------------------------------------------------------------------

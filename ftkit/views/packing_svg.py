@@ -5,7 +5,7 @@ from html import escape
 from math import log2
 
 from ftkit.records.packing import Packing, PackingPoint
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 
 _WIDTH, _LEFT, _RIGHT = 720, 58, 706
 _TOP, _ROW, _BAR = 8, 23, 18
@@ -148,11 +148,7 @@ def _grid(sizes: Sequence[int], top: float, at: _Place) -> str:
         f'<text x="{_LEFT - 7}" y="{at(sizes[0], v)[1] + 4:.1f}" text-anchor="end">{v:.0%}</text>'
         for v in ticks(0, top, 4)
     )
-    middle = (_PLOT_TOP + _PLOT_BOTTOM) // 2
-    return (
-        f'{across}{along}<path class="ax" d="M{_LEFT} {_PLOT_TOP}V{_PLOT_BOTTOM}H{_RIGHT}"/>'
-        f'<text class="name" x="{(_LEFT + _RIGHT) // 2}" y="{_PLOT_HEIGHT - 6}" '
-        'text-anchor="middle">block size (tokens, doubling)</text>'
-        f'<text class="name" x="12" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {middle})">share</text>'
-    )
+    box = (_LEFT, _RIGHT, _PLOT_TOP, _PLOT_BOTTOM)
+    names = axis_names("block size (tokens, doubling)", "share", box, _PLOT_HEIGHT - 6, 12)
+    frame = f'<path class="ax" d="M{_LEFT} {_PLOT_TOP}V{_PLOT_BOTTOM}H{_RIGHT}"/>'
+    return across + along + frame + names

@@ -105,6 +105,26 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [i * step for i in range(first, floor(high / step + 1e-9) + 1)]
 
 
+def axis_names(
+    x_name: str, y_name: str, box: tuple[int, int, int, int], below: int, beside: int
+) -> str:
+    """Return the names of two axes, each in the middle of its own.
+
+    Args:
+        x_name: With its unit.
+        y_name: With its unit; drawn upright along the axis.
+        box: Left, right, top and bottom of the plot, in units of the picture.
+        below: Height at which the first stands.
+        beside: Where the second stands, from the left.
+    """
+    x, y = (box[0] + box[1]) // 2, (box[2] + box[3]) // 2
+    return (
+        f'<text class="name" x="{x}" y="{below}" text-anchor="middle">{escape(x_name)}</text>'
+        f'<text class="name" x="{beside}" y="{y}" text-anchor="middle" '
+        f'transform="rotate(-90 {beside} {y})">{escape(y_name)}</text>'
+    )
+
+
 def number(value: float) -> str:
     """Return `value` in a few characters: ``0.0123``, ``12,300``, ``4.2M``, ``2e−5``."""
     if not isfinite(value):

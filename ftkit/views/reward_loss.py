@@ -10,7 +10,7 @@ from html import escape
 from math import exp, isfinite, log1p
 
 from ftkit.records.scored_pair import ScoredPair
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 
@@ -172,14 +172,9 @@ def _axes(scale: _Scale) -> str:
         f'<text x="{scale.x(v):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'
         for v in ticks(-scale.reach, scale.reach, 8)
     )
-    middle_x, middle_y = (_LEFT + _RIGHT) // 2, (_TOP + _BOTTOM) // 2
-    return (
-        f'{across}{along}<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
-        f'<text class="name" x="{middle_x}" y="{_HEIGHT - 6}" text-anchor="middle">'
-        "score gap: chosen − rejected</text>"
-        f'<text class="name" x="14" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle_y})">loss (nats)</text>'
-    )
+    box = (_LEFT, _RIGHT, _TOP, _BOTTOM)
+    names = axis_names("score gap: chosen − rejected", "loss (nats)", box, _HEIGHT - 6, 14)
+    return f'{across}{along}<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{names}'
 
 
 def _curve(scale: _Scale, setting: LossSetting) -> str:

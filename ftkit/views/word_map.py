@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ftkit.records.noise import NoiseMap
-from ftkit.views.plot import number, ticks
+from ftkit.views.plot import axis_names, number, ticks
 from ftkit.views.text import visible
 
 _WIDTH, _HEIGHT = 460, 372
@@ -137,10 +137,8 @@ def _axes(plane: _Plane) -> str:
         f"{number(v)}</text>"
         for v in ticks(*plane.reach(1), 4)
     )
-    middle = (_TOP + _BOTTOM) // 2
-    return (
-        f'<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{across}{up}'
-        f'<text class="name" x="{(_LEFT + _RIGHT) // 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
-        f'main direction 1 (embedding units)</text><text class="name" x="12" y="{middle}" '
-        f'text-anchor="middle" transform="rotate(-90 12 {middle})">main direction 2</text>'
+    box = (_LEFT, _RIGHT, _TOP, _BOTTOM)
+    names = axis_names(
+        "main direction 1 (embedding units)", "main direction 2", box, _HEIGHT - 6, 12
     )
+    return f'<path class="ax" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>{across}{up}{names}'
