@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from byte_llama import byte_llama
 
 from ftkit.errors import DataError, RecordError
 from ftkit.models import load
@@ -57,23 +58,7 @@ def test_every_round_logs_the_names_readers_know(tiny_base, tmp_path) -> None:
 @pytest.fixture
 def byte_base(tmp_path):
     """A random Llama over single bytes, with logits wide enough for 16 completions to move."""
-    from byte_level import byte_tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = byte_tokenizer(
-        "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "bytes")
-    tokenizer.save_pretrained(tmp_path / "bytes")
-    return load(str(tmp_path / "bytes"), quantization=None, device="cpu")
+    return load(str(byte_llama(tmp_path / "bytes")), quantization=None, device="cpu")
 
 
 def test_it_learns_a_reward_that_it_can_reach(byte_base, tmp_path) -> None:

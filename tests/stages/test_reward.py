@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from datasets import Dataset
+from preference_pairs import pairs
 from trl import RewardConfig
 
 from ftkit import chat, stages
@@ -20,22 +21,6 @@ from ftkit.models import Roles, load, memory_mb, read_adapter, score_model
 QUICK = stages.RewardRecipe(
     steps=4, batch_size=4, learning_rate=5e-3, warmup_steps=0, log_every=1, eval_every=0
 )
-GOOD, BAD = ("great", "lovely", "fine", "happy"), ("awful", "bad", "sad", "poor")
-
-
-def pairs(rows: int = 16) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "prompt": [{"role": "user", "content": f"How was day {i}?"}],
-                "chosen": [{"role": "assistant", "content": f"It was {GOOD[i % 4]}."}],
-                "rejected": [{"role": "assistant", "content": f"It was {BAD[i % 4]} {i}."}],
-                "gold_chosen": 0.5,
-                "gold_rejected": -0.25,
-            }
-            for i in range(rows)
-        ]
-    )
 
 
 @pytest.fixture
