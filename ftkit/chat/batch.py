@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, AnnotatedBatch, AnnotatedTokens, Token
-from ftkit.chat.checks import special_tokens
+from ftkit.chat.checks import special_tokens, trained_stops
 from ftkit.chat.labels import Labelled, label_findings
 from ftkit.chat.prepare import conversation, tools
 from ftkit.chat.spans import decode
@@ -115,9 +115,8 @@ def _row(
     for index, (token_id, label, is_real) in enumerate(zip(ids, labels, real, strict=True)):
         token = next(source) if is_real else _pad(tokenizer, token_id, text)
         tokens.append(replace(token, index=index, label=label, reason=_reason(token, label)))
-    return AnnotatedTokens(
-        known.text[:text], tuple(tokens), mask="trainer", template=known.template
-    )
+    row = AnnotatedTokens(known.text[:text], tuple(tokens), mask="trainer", template=known.template)
+    return replace(row, findings=tuple(trained_stops(row, tokenizer)))
 
 
 def _known(

@@ -1,6 +1,6 @@
 """What can be seen wrong (or right) in one annotated conversation, as findings with evidence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -176,13 +176,28 @@ def _stop(chat: AnnotatedTokens, turns: list[Turn], tokenizer: Any) -> Iterator[
             "use a template that ends each answer with an end-of-turn token",
             _places(without),
         )
-    text = {t.index: chat.text[t.content_end : t.stop_end] for t in answers}
+    written = {t.index: chat.text[t.content_end : t.stop_end] for t in answers}
+    yield from trained_stops(chat, tokenizer, written)
+
+
+def trained_stops(
+    chat: AnnotatedTokens, tokenizer: Any, written: Mapping[int, str] | None = None
+) -> Iterator[Finding]:
+    """Whether the trained answers' end-of-turn tokens, as far as they are kept, carry loss.
+
+    Args:
+        chat: Tokens with labels.
+        tokenizer: The tokenizer that made them.
+        written: Stop text of each turn; None takes the text of the stop tokens, which lacks what
+            shares a token with the content.
+    """
     trained_turns = {t.turn for t in chat.trained if t.role == "assistant"}
     stops: dict[int, list[Token]] = {}
     for token in chat.tokens:
         if token.part == "stop" and token.role == "assistant" and token.turn in trained_turns:
             stops.setdefault(token.turn or 0, []).append(token)
     whole = {i: s for i, s in stops.items() if not any(t.cut for t in s)}
+    text = written or {i: "".join(t.text for t in stop) for i, stop in whole.items()}
     untrained = [i for i, stop in whole.items() if not all(t.trained for t in stop)]
     if untrained:
         yield Finding(

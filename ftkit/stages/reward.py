@@ -21,6 +21,7 @@ from trl import RewardConfig, RewardTrainer
 
 from ftkit.chat import annotate
 from ftkit.chat.annotated import IGNORE_INDEX
+from ftkit.chat.prepare import tools
 from ftkit.data.preferences import require_preferences
 from ftkit.errors import ChatError, DataError
 from ftkit.models import Loaded, score_model
@@ -238,7 +239,8 @@ def _ids(tokenizer: Any, row: dict[str, Any], side: str, index: int) -> list[int
         text = prompt + row[side].removesuffix(tokenizer.eos_token) + tokenizer.eos_token
         return list(tokenizer(text)["input_ids"])
     try:
-        chat = annotate(tokenizer, [*prompt, *row[side]], mask="last_assistant")
+        messages = [*prompt, *row[side]]
+        chat = annotate(tokenizer, messages, mask="last_assistant", tools=tools(row))
     except ChatError as error:
         raise DataError(f"row {index}, {side}: {error}") from error
     trained = [i for i, label in enumerate(chat.labels) if label != IGNORE_INDEX]

@@ -11,7 +11,6 @@ from html import escape
 from math import exp
 
 from ftkit.chat.annotated import AnnotatedBatch, AnnotatedTokens, Token
-from ftkit.findings import Finding
 from ftkit.views._registry import to_html
 from ftkit.views.findings import chips
 from ftkit.views.style import card, css, stat
@@ -89,7 +88,7 @@ def panel(chat: AnnotatedTokens, *, title: str = "") -> str:
     """Return counts, losses, findings and the strip of one conversation."""
     head = f"<h3>{escape(title)}</h3>" if title else ""
     numbers = "".join(stat(value, label) for value, label in _numbers(chat))
-    facts = f'<div class="ft-stat">{numbers}{chips(_with_stop(chat))}</div>'
+    facts = f'<div class="ft-stat">{numbers}{chips(chat.findings)}</div>'
     return f'<div class="ft-panel">{head}{facts}{strip(chat)}</div>'
 
 
@@ -145,27 +144,6 @@ def _numbers(chat: AnnotatedTokens) -> list[tuple[str, str]]:
     rows += [(str(pads), "padding")] if pads else []
     losses = (("trained", chat.loss()), ("all", chat.loss(over="all")))
     return rows + [(f"{x:.2f}", f"loss on {name}") for name, x in losses if x is not None]
-
-
-def _with_stop(chat: AnnotatedTokens) -> list[Finding]:
-    """Add what the labels say about stop tokens, unless a check already did."""
-    found = list(chat.findings)
-    if any("stop" in f.code for f in found):
-        return found
-    turns = {t.turn for t in chat.trained if t.role == "assistant" and t.part == "content"}
-    stops = {t.turn: t for t in chat.kept if t.part == "stop" and t.turn in turns}
-    missing = sorted(turn for turn, t in stops.items() if not t.trained and turn is not None)
-    if missing:
-        names = ", ".join(map(str, missing))
-        message = (
-            f"The stop token of turn {names} carries no loss: the model will not learn to end."
-        )
-        fix = "Let the mask include the end-of-turn token."
-        found.append(Finding("stop-token-not-trained", "error", message, fix))
-    elif stops:
-        message = f"The end-of-turn token of {len(stops)} trained turn(s) carries loss."
-        found.append(Finding("stop-token-trained", "ok", message))
-    return found
 
 
 # --- tokens ----------------------------------------------------------------------------------

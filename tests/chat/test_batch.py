@@ -37,6 +37,19 @@ def test_a_plain_trl_trainer_is_read_as_it_is(tiny_base, tmp_path) -> None:
     assert all(t.trained for row in batch.rows for t in row.tokens if t.part != "pad")
 
 
+@pytest.mark.parametrize(("hidden", "code"), [(False, "trained"), (True, "untrained")])
+def test_each_row_says_whether_its_stop_token_is_trained(tiny_base, tmp_path, hidden, code) -> None:
+    trainer = trl_trainer(tiny_base, data.chatterbot("tech_support"), tmp_path)
+    stop = tiny_base.tokenizer.eos_token_id
+
+    def labels(row):
+        return {"labels": [-100 if hidden and i == stop else i for i in row["input_ids"]]}
+
+    trainer.train_dataset = trainer.train_dataset.map(labels)
+    for row in chat.annotate_batch(trainer, rows=2).rows:
+        assert f"stop-token-{code}" in {finding.code for finding in row.findings}
+
+
 def test_padding_is_shown_and_carries_no_loss(tiny_base, tmp_path) -> None:
     trainer = trl_trainer(tiny_base, data.chatterbot("tech_support"), tmp_path)
     batch = chat.annotate_batch(trainer, rows=6)

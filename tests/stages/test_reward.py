@@ -134,6 +134,15 @@ def test_the_score_is_read_at_the_stop_token(tiny_base) -> None:
     assert whole[: len(rows[0]["chosen_ids"])] == rows[0]["chosen_ids"]
 
 
+def test_tools_of_a_row_reach_reward_and_dpo_alike(tiny_base) -> None:
+    tiny_base.tokenizer.chat_template = chat.templates.get("qwen2_5")
+    tool = '[{"type": "function", "function": {"name": "weather_now", "description": "d"}}]'
+    rows = Dataset.from_list([row | {"tools": tool} for row in pairs(2)])
+    judged, compared = stages.reward_rows(tiny_base, rows)[0], stages.dpo_rows(tiny_base, rows)[0]
+    assert "weather_now" in tiny_base.tokenizer.decode(judged["chosen_ids"])
+    assert judged["chosen_ids"] == compared["prompt_ids"] + compared["chosen_ids"]
+
+
 def test_text_pairs_and_pairs_without_a_prompt_column_work(tiny_base) -> None:
     tokenizer = tiny_base.tokenizer
     text = Dataset.from_list([{"prompt": "2+2=", "chosen": "4", "rejected": "5"}])

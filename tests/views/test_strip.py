@@ -191,18 +191,6 @@ def test_counts_leave_padding_out_of_the_total():
     assert "padding · 4" in Page(html).blocks
 
 
-@pytest.mark.parametrize(
-    ("stop", "expected"), [(True, "stop token trained"), (False, "stop token not trained")]
-)
-def test_the_stop_token_chip_follows_the_labels(stop, expected):
-    assert re.findall(r"</span>(stop [^<]+)<", view([dialogue(stop=stop)])) == [expected]
-
-
-def test_a_finding_about_the_stop_token_is_not_repeated():
-    known = Finding("stop-trained", "ok", "Seen.")
-    assert view([dialogue(findings=(known,))]).count("<details") == 1
-
-
 def test_a_conversation_without_trained_token_says_so():
     nothing = replace(
         dialogue(), tokens=tuple(replace(t, label=IGNORE_INDEX) for t in dialogue().tokens)
