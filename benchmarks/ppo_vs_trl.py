@@ -1,6 +1,7 @@
 """PPO of ftkit against the last PPO of TRL: seconds a step, peak memory, and equal losses.
 
-    python benchmarks/ppo_vs_trl.py            # about 6 minutes on 2 idle cores
+    python benchmarks/ppo_vs_trl.py            # about 4 minutes on 2 idle cores
+    python benchmarks/ppo_vs_trl.py --micro-batch 4 --compute-dtype bfloat16
 
 TRL 1.12.0 was the last release with `trl.experimental.ppo`. It runs from a side environment that
 lies over the present one (same torch, transformers and peft), in a process of its own; so does
@@ -8,6 +9,9 @@ ftkit, in turn, on the same weights, prompts and sizes. Both have a LoRA policy 
 attention and a reward model that is the base with a score head. What differs is what the layouts
 force: TRL's critic is a second full backbone and all of its models are float32; ftkit reads one
 NF4 base in four roles.
+
+Both of ftkit's trades can be asked for: a smaller micro-batch for less memory and more time, and
+bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute fast. TRL stays as it is.
 
 The losses are compared on TRL's own first minibatch: its tensors go through `ftkit.algos`, and
 its tokens through ftkit's scorer (float32 weights, as TRL has them).
@@ -37,21 +41,23 @@ def main() -> None:
     """Run both in turn and print the comparison; exit code 1 if the losses disagree."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="PPO steps; the first is not timed")
+    parser.add_argument("--micro-batch", type=int, default=8, help="rows ftkit holds at once")
+    parser.add_argument("--compute-dtype", default="float32", help="of ftkit's activations")
     parser.add_argument("--side", choices=["ftkit", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error("--rounds must be at least 2")
     if options.side:
-        report = {"ftkit": run_ftkit, "trl": run_trl}[options.side](options.rounds, options.out)
+        report = {"ftkit": run_ftkit, "trl": run_trl}[options.side](options)
         (options.out / f"{options.side}.json").write_text(json.dumps(report))
         return
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        trl = measured(side_environment(), "trl", options.rounds, out)
-        ours = measured(Path(sys.executable), "ftkit", options.rounds, out)
+        trl = measured(side_environment(), "trl", options, out)
+        ours = measured(Path(sys.executable), "ftkit", options, out)
         differences = compare_losses(out / "minibatch.safetensors")
-    print_report(ours, trl, differences)
+    print_report(ours, trl, differences, options)
     sys.exit(any(gap > 1e-4 for gap in differences.values()))
 
 
@@ -70,12 +76,14 @@ def side_environment() -> Path:
     return python
 
 
-def measured(python: Path, side: str, rounds: int, out: Path) -> dict[str, Any]:
+def measured(python: Path, side: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Run one side in a process of its own; return its report."""
-    print(f"{side}: {rounds} rounds …", file=sys.stderr, flush=True)
+    print(f"{side}: {options.rounds} rounds …", file=sys.stderr, flush=True)
     repository = Path(__file__).resolve().parents[1]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(repository)}
-    command = [python, __file__, "--side", side, "--rounds", rounds, "--out", out]
+    command = [python, __file__, "--side", side, "--out", out]
+    for name in ("rounds", "micro_batch", "compute_dtype"):
+        command += [f"--{name.replace('_', '-')}", getattr(options, name)]
     subprocess.run(list(map(str, command)), check=True, env=environment)  # noqa: S603
     return json.loads((out / f"{side}.json").read_text())
 
@@ -87,17 +95,18 @@ def report(seconds: list[float], scores: float) -> dict[str, Any]:
     return {"seconds": seconds, "peak_gb": peak, "scores": scores}
 
 
-def run_ftkit(rounds: int, out: Path) -> dict[str, Any]:
+def run_ftkit(options: argparse.Namespace) -> dict[str, Any]:
     """One NF4 base in four roles."""
     import ftkit
     from ftkit.models import Roles
 
-    base = ftkit.load(quantization="nf4")
+    base = ftkit.load(quantization="nf4", compute_dtype=options.compute_dtype)
     roles = Roles(base)
     roles.add_reward()
     config = ftkit.PPOConfig(
-        iterations=rounds,
+        iterations=options.rounds,
         batch_size=BATCH,
+        micro_batch=options.micro_batch,
         epochs=EPOCHS,
         minibatches=MINIBATCHES,
         max_new_tokens=NEW_TOKENS,
@@ -107,13 +116,13 @@ def run_ftkit(rounds: int, out: Path) -> dict[str, Any]:
     )
     prompts = ftkit.data.sentiment_prompts()
     trainer = ftkit.PPOTrainer(
-        base, prompts, reward="model", config=config, roles=roles, output_dir=out / "ftkit"
+        base, prompts, reward="model", config=config, roles=roles, output_dir=options.out / "ftkit"
     )
     history = trainer.train()
     return report([row["time/round_s"] for row in history], history[-1]["objective/scores"])
 
 
-def run_trl(rounds: int, out: Path) -> dict[str, Any]:
+def run_trl(options: argparse.Namespace) -> dict[str, Any]:
     """Policy with LoRA, critic and reward model with backbones of their own, all float32."""
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -131,8 +140,8 @@ def run_trl(rounds: int, out: Path) -> dict[str, Any]:
     policy, tokenizer, critic, reward = trl_models()
     clock = Clock()
     config = PPOConfig(
-        output_dir=str(out / "trl"),
-        total_episodes=rounds * BATCH,
+        output_dir=str(options.out / "trl"),
+        total_episodes=options.rounds * BATCH,
         per_device_train_batch_size=BATCH // MINIBATCHES,
         gradient_accumulation_steps=MINIBATCHES,
         num_mini_batches=MINIBATCHES,
@@ -154,7 +163,7 @@ def run_trl(rounds: int, out: Path) -> dict[str, Any]:
         save_strategy="no",
         disable_tqdm=True,
     )
-    keep_first_minibatch(ppo_trainer, out / "minibatch.safetensors")
+    keep_first_minibatch(ppo_trainer, options.out / "minibatch.safetensors")
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=ATTENTION, task_type="CAUSAL_LM")
     trainer = PPOTrainer(
         config, tokenizer, policy, None, reward, prompt_rows(tokenizer), critic,
@@ -253,11 +262,17 @@ def compare_losses(file: Path) -> dict[str, float]:
     }
 
 
-def print_report(ours: dict[str, Any], trl: dict[str, Any], differences: dict[str, float]) -> None:
+def print_report(
+    ours: dict[str, Any],
+    trl: dict[str, Any],
+    differences: dict[str, float],
+    options: argparse.Namespace,
+) -> None:
     """Print seconds, memory, their ratios, and the differences."""
     mine, theirs = (statistics.median(side["seconds"][1:]) for side in (ours, trl))
     sizes = f"{BATCH} prompts x {NEW_TOKENS} tokens, {EPOCHS} epochs x {MINIBATCHES} minibatches"
     print(f"PPO step, SmolLM2-135M, {sizes}, {os.cpu_count()} cores")
+    print(f"ftkit in {options.compute_dtype}, micro-batches of {options.micro_batch}")
     print(f"{'':14}{'ftkit':>10}{TRL:>14}{'ratio':>9}")
     print(f"{'seconds/step':14}{mine:10.1f}{theirs:14.1f}{theirs / mine:9.2f}")
     memory = ours["peak_gb"], trl["peak_gb"]
