@@ -39,7 +39,7 @@ class Watch(TrainerCallback):
         Args:
             gold: Key of a score that the run is not trained on, e.g. ``"rewards/gold/mean"``; by
                 default a key whose name says ``gold``.
-            stop: End the run at the first error (`ftkit.PPOTrainer` does not look at this).
+            stop: End the run at the first error.
         """
         self.history = RunHistory()
         self.findings: tuple[Finding, ...] = ()

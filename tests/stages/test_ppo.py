@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from byte_llama import byte_llama
+from transformers import TrainerCallback
 
 from ftkit.errors import DataError, RecordError
 from ftkit.models import load
@@ -231,6 +232,25 @@ def test_a_run_killed_in_the_middle_of_a_round_goes_on_to_the_same_numbers(
     resumed = trainer(tiny_base, tmp_path / "b").train()
     for a, b in zip(numbers(resumed), numbers(undisturbed), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_a_callback_can_end_the_run_and_a_second_call_goes_on(tiny_base, tmp_path) -> None:
+    class Stop(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs) -> None:
+            control.should_training_stop = state.global_step == 1
+
+    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+    rare = replace(QUICK, checkpoint_every=2)
+    run = trainer(tiny_base, tmp_path / "b", config=rare, callbacks=[Stop()])
+    assert len(run.train()) == 1
+    assert numbers(run.train()) == numbers(undisturbed)
+
+
+def test_the_last_rounds_are_kept_whatever_the_checkpoints_interval(tiny_base, tmp_path) -> None:
+    rare = replace(QUICK, checkpoint_every=2)
+    history = trainer(tiny_base, tmp_path, config=rare).train()
+    again = trainer(tiny_base, tmp_path, config=rare, reward=lambda *_: pytest.fail("trained"))
+    assert again.train() == history
 
 
 def test_a_checkpoint_of_another_config_is_refused(tiny_base, tmp_path) -> None:

@@ -115,6 +115,8 @@ class PPOTrainer:
 
         Every call starts from the last checkpoint there, the first one from round 0. So an
         interrupted, failed or killed run goes on to the same numbers as one that was left alone.
+        A callback that sets ``control.should_training_stop`` ends the run behind its round, with a
+        checkpoint.
 
         Returns:
             The history.
@@ -128,13 +130,15 @@ class PPOTrainer:
         events = _Events(self.config, self.callbacks, self.progress.round)
         events.begin()
         try:
-            while self.progress.round < self.config.iterations:
+            while self.progress.round < self.config.iterations and not events.stop:
                 metrics = self._round()
                 self.progress.round += 1
                 self.history.append(metrics)
                 if self.progress.round % self.config.checkpoint_every == 0:
                     self.save()
                 events.step(metrics)
+            if self.progress.round % self.config.checkpoint_every:
+                self.save()
         finally:
             events.end()
         return self.history
@@ -258,6 +262,11 @@ class _Events:
         self._args = config
         self._state = TrainerState(global_step=done, max_steps=config.iterations)
         self._control = TrainerControl()
+
+    @property
+    def stop(self) -> bool:
+        """Whether a callback asked to end the run."""
+        return self._control.should_training_stop
 
     def begin(self) -> None:
         self._call("on_train_begin")
