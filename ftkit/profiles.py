@@ -39,6 +39,10 @@ class Settings:
         forget_steps: Optimizer steps of each run of the forgetting study.
         forget_batch: Rows of the narrow domain a step there.
         forget_seeds: Runs of the two strategies that are compared.
+        ablate_seeds: Runs of each setting of the shipped ablations.
+        ablate_steps: Optimizer steps of each run of SFT there.
+        ablate_batch: Rows a step of SFT there.
+        ablate_rounds: Rounds of each run of PPO there.
         max_length: Longest training sequence in tokens.
         new_tokens: Longest sampled answer in tokens.
         eval_rows: Held-out rows that are scored.
@@ -53,7 +57,7 @@ class Settings:
     sft_steps: int = 40
     short_steps: int = 12
     noise_alphas: tuple[int, ...] = (0, 5, 10, 15)
-    noise_steps: int = 6
+    noise_steps: int = 5
     noise_seeds: int = 3
     sft_batch: int = 8
     reward_steps: int = 40
@@ -69,6 +73,10 @@ class Settings:
     forget_steps: int = 10
     forget_batch: int = 4
     forget_seeds: int = 2
+    ablate_seeds: int = 3
+    ablate_steps: int = 8
+    ablate_batch: int = 4
+    ablate_rounds: int = 4
     max_length: int = 128
     new_tokens: int = 40
     eval_rows: int = 32
@@ -101,6 +109,11 @@ _PROFILES: dict[str, Settings] = {
         grpo_batch=8,
         forget_steps=1,
         forget_batch=2,
+        forget_seeds=1,
+        ablate_seeds=2,
+        ablate_steps=1,
+        ablate_batch=2,
+        ablate_rounds=1,
         new_tokens=12,
         eval_rows=8,
     ),
@@ -125,9 +138,13 @@ _PROFILES: dict[str, Settings] = {
         ppo_tokens=64,
         grpo_steps=150,
         grpo_batch=64,
-        forget_steps=200,
+        forget_steps=60,
         forget_batch=8,
         forget_seeds=5,
+        ablate_seeds=5,
+        ablate_steps=60,
+        ablate_batch=8,
+        ablate_rounds=20,
         max_length=512,
         new_tokens=128,
         eval_rows=64,
