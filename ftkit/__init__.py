@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _ROOMS = ("algos", "chat", "data", "diagnosis", "models", "records", "stages", "views", "widgets")
 _NAMES = {
+    "ablate": "ftkit.stages.ablation",
     "display": "ftkit.showing",
     "doctor": "ftkit.diagnosis",
     "load": "ftkit.models",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ftkit.profiles import settings as settings
     from ftkit.records import PPOTrace as PPOTrace
     from ftkit.showing import display as display
+    from ftkit.stages.ablation import ablate as ablate
     from ftkit.stages.ppo import PPOConfig as PPOConfig
     from ftkit.stages.ppo import PPOTrainer as PPOTrainer
     from ftkit.widgets import LiveMetrics as LiveMetrics

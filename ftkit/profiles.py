@@ -43,6 +43,7 @@ class Settings:
         ablate_steps: Optimizer steps of each run of SFT there.
         ablate_batch: Rows a step of SFT there.
         ablate_rounds: Rounds of each run of PPO there.
+        ablate_completions: Completions a round there.
         max_length: Longest training sequence in tokens.
         new_tokens: Longest sampled answer in tokens.
         eval_rows: Held-out rows that are scored.
@@ -74,9 +75,10 @@ class Settings:
     forget_batch: int = 4
     forget_seeds: int = 2
     ablate_seeds: int = 3
-    ablate_steps: int = 8
+    ablate_steps: int = 6
     ablate_batch: int = 4
     ablate_rounds: int = 4
+    ablate_completions: int = 8
     max_length: int = 128
     new_tokens: int = 40
     eval_rows: int = 32
@@ -114,6 +116,7 @@ _PROFILES: dict[str, Settings] = {
         ablate_steps=1,
         ablate_batch=2,
         ablate_rounds=1,
+        ablate_completions=4,
         new_tokens=12,
         eval_rows=8,
     ),
@@ -145,6 +148,7 @@ _PROFILES: dict[str, Settings] = {
         ablate_steps=60,
         ablate_batch=8,
         ablate_rounds=20,
+        ablate_completions=64,
         max_length=512,
         new_tokens=128,
         eval_rows=64,

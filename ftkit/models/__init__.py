@@ -26,6 +26,7 @@ _HOMES = {
     "memory_mb": "memory",
     "merge_errors": "merge",
     "read_adapter": "lora",
+    "role_map": "measured_roles",
     "score_model": "classifier",
     "strip_adapters": "lora",
 }
@@ -45,6 +46,7 @@ __all__ = [
     "memory_mb",
     "merge_errors",
     "read_adapter",
+    "role_map",
     "score_model",
     "strip_adapters",
 ]
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from ftkit.models.hardware import compute_dtype
     from ftkit.models.loading import Loaded, fetch, load, load_tokenizer
     from ftkit.models.lora import LoraAdapter, read_adapter, strip_adapters
+    from ftkit.models.measured_roles import role_map
     from ftkit.models.memory import memory_mb
     from ftkit.models.merge import MergeErrors, merge_errors
     from ftkit.models.roles import Roles, TokenOutputs

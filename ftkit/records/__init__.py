@@ -1,5 +1,9 @@
 """What a run leaves behind: typed, saved as safetensors and JSON, loadable without a model."""
 
+from ftkit.records.ablation import AblationResult, AblationTrial, Failure
+from ftkit.records.ablation_progress import AblationProgress
+from ftkit.records.comparison import ComparisonResult
+from ftkit.records.comparison_run import ComparisonPoint, ComparisonRun
 from ftkit.records.costs import (
     CardFit,
     Change,
@@ -18,20 +22,31 @@ from ftkit.records.metric_guide import METRICS, Metric, explain
 from ftkit.records.noise import NoiseMap, NoisePass, NoiseProof, NoiseStep
 from ftkit.records.packing import CrossingEffect, Packing, PackingPoint
 from ftkit.records.ppo_trace import PPOIteration, PPOTrace, PPOTraceConfig, PPOUpdate, Start
+from ftkit.records.role_map import Part, RoleMap
 from ftkit.records.scored_pair import ScoredPair
+from ftkit.records.syllabus import Course, Glossary, course, glossary
 from ftkit.records.table import Table
 
 __all__ = [
     "METRICS",
+    "AblationProgress",
+    "AblationResult",
+    "AblationTrial",
     "Answer",
     "CardFit",
     "Change",
+    "ComparisonPoint",
+    "ComparisonResult",
+    "ComparisonRun",
     "CostEstimate",
     "CostTerm",
+    "Course",
     "CrossingEffect",
     "DPOPair",
+    "Failure",
     "ForgettingResult",
     "ForgettingRun",
+    "Glossary",
     "Group",
     "GroupStep",
     "GroupTrace",
@@ -49,11 +64,15 @@ __all__ = [
     "PPOUpdate",
     "Packing",
     "PackingPoint",
+    "Part",
+    "RoleMap",
     "RunHistory",
     "ScoredPair",
     "Scores",
     "Start",
     "Swing",
     "Table",
+    "course",
     "explain",
+    "glossary",
 ]

@@ -2,6 +2,7 @@
 
 import ftkit.models  # noqa: F401  # first: it hushes bitsandbytes, which peft imports
 from ftkit.stages.adapters import fresh_base
+from ftkit.stages.compare import CompareRecipe, compare
 from ftkit.stages.crossing import crossing_effect
 from ftkit.stages.dpo import DPORecipe, dpo, dpo_rows
 from ftkit.stages.dpo_pairs import dpo_pairs
@@ -17,6 +18,7 @@ from ftkit.stages.sft import SFTRecipe, sft, sft_rows
 
 __all__ = [
     "STRATEGIES",
+    "CompareRecipe",
     "DPORecipe",
     "ForgettingRecipe",
     "GRPORecipe",
@@ -29,6 +31,7 @@ __all__ = [
     "SFTRecipe",
     "Strategy",
     "answer",
+    "compare",
     "crossing_effect",
     "dpo",
     "dpo_pairs",

@@ -1,8 +1,11 @@
 """Records drawn as HTML, SVG or matplotlib figures: pure functions, everything escaped."""
 
 from ftkit.views import (
+    ablation,
     audit,
+    comparison,
     cost_planner,
+    course,
     curves,
     dpo,
     forgetting,
@@ -18,14 +21,18 @@ from ftkit.views import (
     ppo_stepper,
     report,
     reward_loss,
+    role_map,
     strip,
     table,
 )
 from ftkit.views._registry import to_html
 
 __all__ = [
+    "ablation",
     "audit",
+    "comparison",
     "cost_planner",
+    "course",
     "curves",
     "dpo",
     "forgetting",
@@ -41,6 +48,7 @@ __all__ = [
     "ppo_stepper",
     "report",
     "reward_loss",
+    "role_map",
     "strip",
     "table",
     "to_html",
