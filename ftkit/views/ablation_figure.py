@@ -33,7 +33,7 @@ def figure(
     Raises:
         ValueError: no trial has such a metric, or none is done.
     """
-    from matplotlib.figure import Figure
+    from ftkit.views.shown_figure import ShownFigure
 
     name = record.metric_name(metric)
     rows = [s for s in record.summary(metric) if s.mean]
@@ -41,7 +41,7 @@ def figure(
         raise ValueError("no trial is done, so there is nothing to draw; see result.failures")
     ink = LIGHT if theme == "light" else DARK
     size = (10.5, 1.5 + 0.48 * len(rows))
-    result = Figure(figsize=size, layout="constrained", facecolor=ink["card"])
+    result = ShownFigure(figsize=size, layout="constrained", facecolor=ink["card"])
     left, right = result.subplots(1, 2, sharey=True)
     _means(left, rows, name, ink)
     _differences(right, rows, name, ink)

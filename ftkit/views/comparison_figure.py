@@ -39,10 +39,10 @@ def figure(record: ComparisonResult, *, theme: Literal["light", "dark"] = "light
         record: The comparison.
         theme: Palette.
     """
-    from matplotlib.figure import Figure
+    from ftkit.views.shown_figure import ShownFigure
 
     ink = LIGHT if theme == "light" else DARK
-    result = Figure(figsize=(10.2, 3.8), layout="constrained", facecolor=ink["card"])
+    result = ShownFigure(figsize=(10.2, 3.8), layout="constrained", facecolor=ink["card"])
     for axes, panel in zip(result.subplots(1, 2), PANELS, strict=True):
         _draw(axes, record, panel, ink)
     return result

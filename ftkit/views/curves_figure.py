@@ -38,12 +38,12 @@ def figure(
     Raises:
         ValueError: one of `keys` was not logged, or nothing was logged at all.
     """
-    from matplotlib.figure import Figure
+    from ftkit.views.shown_figure import ShownFigure
 
     chosen = _chosen(panels(history), None if keys is None else list(keys))
     ink = LIGHT if theme == "light" else DARK
     rows = ceil(len(chosen) / columns)
-    result = Figure(
+    result = ShownFigure(
         figsize=(4.2 * columns, 2.9 * rows), layout="constrained", facecolor=ink["card"]
     )
     grid = result.subplots(rows, columns, squeeze=False)

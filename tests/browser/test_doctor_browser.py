@@ -1,4 +1,4 @@
-"""The doctor's report in a real JupyterLab: what is wrong stands open, and it fits in both themes."""
+"""The doctor's report in a real JupyterLab: what is wrong stands open, in both themes."""
 
 import pytest
 from nbformat.v4 import new_code_cell

@@ -1,6 +1,8 @@
 """Curves are drawn completely, in groups, escaped, with gaps and bands that can be seen."""
 
 import re
+import subprocess
+import sys
 from math import inf, nan
 from xml.etree import ElementTree
 
@@ -221,3 +223,18 @@ def test_every_trainer_has_a_title(method):
     history = RunHistory(method=method)
     history.append(1, {"loss": 1.0}, seconds=1.0)
     assert "<h2>" in to_html(history)
+
+
+def test_a_figure_shows_itself_without_pyplot() -> None:
+    check = (
+        "import sys\n"
+        "from IPython.core.formatters import DisplayFormatter\n"
+        "from ftkit.records import RunHistory\n"
+        "from ftkit.views.curves_figure import figure\n"
+        "history = RunHistory('sft')\n"
+        "history.append(1, {'loss': 2.0})\n"
+        "shown, _ = DisplayFormatter().format(figure(history))\n"
+        "assert shown['image/png'].startswith(b'\\x89PNG')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
