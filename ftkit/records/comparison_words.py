@@ -38,7 +38,10 @@ def in_short(reading: Reading) -> str:
 
 
 def row(result: "ComparisonResult", budget: Budget, reading: Reading) -> Sequence[Any]:
-    """Return the cells of `COLUMNS` for an algorithm at a budget, means over its seeds."""
+    """Return the cells of `COLUMNS` for an algorithm at a budget, means over its seeds.
+
+    Memory alone is the highest of the seeds.
+    """
     low, high = reading.span("gold")
     span = f" ({signed(low)} to {signed(high)})" if len(reading.points) > 1 else ""
     name = NAMES[reading.algorithm]
@@ -62,9 +65,10 @@ def say(result: "ComparisonResult") -> str:
     """Return what has to be known to read the table, failures included."""
     gold, error = result.at_start()
     parts = [
-        f"Means over seeds, in brackets the lowest and highest; the start has {signed(gold)} ± "
-        f"{error:.2f}. A run is read at its last measured point within the budget. Seconds and "
-        "memory are those of these implementations: PPO is ftkit's, the other trainers TRL's."
+        "Means over seeds, in brackets the lowest and highest; memory is the highest of the "
+        f"seeds; the start has {signed(gold)} ± {error:.2f}. A run is read at its last measured "
+        "point within the budget. Seconds and memory are those of these implementations: PPO is "
+        "ftkit's, the other trainers TRL's."
     ]
     if result.seeds_of("best-of-n"):
         parts.append(

@@ -84,7 +84,8 @@ def _lines(axes: Any, record: ComparisonResult, panel: Panel, name: Algorithm, c
 
 
 def _farthest(record: ComparisonResult) -> float:
-    return max((p.kl for run in record.runs for p in run.points), default=1.0)
+    farthest = max((p.kl for run in record.runs for p in run.points), default=0.0)
+    return farthest if farthest > 0 else 1.0
 
 
 def _longest(record: ComparisonResult) -> float:

@@ -662,7 +662,7 @@ def test_the_estimate_is_the_range_of_what_was_measured() -> None:
     assert Clock(1).left(done) is None
     assert Clock(1).left(rest) is None
     assert Clock(1).left([*done, failed, *rest]) == (2.0 + 2.0, 2.0 + 10.0)
-    assert Clock(8).left([*done, failed, *rest]) == (2.0, 6.0)
+    assert Clock(8).left([*done, failed, *rest]) == (2.0, 6.0 + 10.0 / 2)
 
 
 def test_the_progress_of_a_stopped_call_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -719,3 +719,31 @@ def test_a_tracker_that_is_not_installed_is_told_first(monkeypatch: pytest.Monke
     monkeypatch.setattr(integration_utils, "is_trackio_available", lambda: False)
     with pytest.raises(SettingsError, match="pip install trackio"):
         quiet(loss, report_to="trackio")
+
+
+def noted(seed: int) -> float:
+    error = ValueError("bad rate")
+    error.add_note("in config x")
+    raise error
+
+
+def test_a_failure_names_its_exception_and_not_its_note() -> None:
+    (trial,) = quiet(lambda a, seed: noted(seed), {"a": [0]}, seeds=1).trials
+    assert trial.failure.error == "ValueError: bad rate"
+    assert "in config x" in trial.failure.traceback
+
+
+def reads_stdin(a: int, seed: int) -> float:
+    return float(len(sys.stdin.read()))
+
+
+def test_a_process_that_reads_its_input_finds_it_empty() -> None:
+    (trial,) = quiet(reads_stdin, {"a": [0]}, seeds=1, isolate=True).trials
+    assert trial.metrics == {"value": 0.0}
+
+
+def test_locks_of_different_values_have_different_names() -> None:
+    same = {store._fingerprint({"a": value}, 0) for value in (1, 1.0, True)}
+    different = {store._fingerprint({"a": value}, 0) for value in (-1, -2, 0.5, "1", None, 10**400)}
+    assert len(same) == 1
+    assert len(different | same) == 7

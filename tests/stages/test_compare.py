@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from byte_llama import byte_llama
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainerControl
@@ -459,6 +460,17 @@ def test_other_settings_do_not_mix(base, tmp_path) -> None:
         compared(base, ["best-of-n"], folder=tmp_path, recipe=replace(RECIPE, kl_coef=0.5))
     with pytest.raises(RecordError, match="another train prompts"):
         compared(base, ["best-of-n"], folder=tmp_path, prompts=[*PROMPTS, "One more"])
+    with pytest.raises(RecordError, match="another reward"):
+        compared(base, ["best-of-n"], folder=tmp_path, reward=Moody(99))
+
+
+def test_one_process_at_a_time_writes_a_folder(base, tmp_path) -> None:
+    with (
+        FileLock(tmp_path / "comparison.lock"),
+        pytest.raises(RecordError, match="another process"),
+    ):
+        compared(base, ["best-of-n"], folder=tmp_path)
+    assert compared(base, ["best-of-n"], folder=tmp_path).failures() == []
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def measure(run: Callable[..., Any], setting: Mapping[str, Any], seed: int) -> d
     try:
         answer: dict[str, Any] = {"metrics": metrics_of(run(**setting, seed=seed))}
     except (Exception, SystemExit) as error:
-        line = " ".join(traceback.format_exception_only(error)[-1].split())
-        answer = {"error": line, "traceback": _own_part(error)}
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        answer = {"error": line.removesuffix(":"), "traceback": _own_part(error)}
     return {**answer, "seconds": time.perf_counter() - began}
 
 
@@ -75,7 +75,9 @@ def _own_part(error: BaseException) -> str:
 
 def main(folder: Path, trial: Path) -> None:
     """Read the function and the task, run it, write the answer whole or not at all."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    parent = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what reads stdin gets an end, and does not wait
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
     task = json.loads((trial / TASK).read_text(encoding="utf-8"))
     sys.path[:] = task["path"]
     answer = measure(_Loaded(folder / JOB), task["setting"], task["seed"])
@@ -96,9 +98,9 @@ class _Loaded:
         return cloudpickle.loads(self._path.read_bytes())(**arguments)
 
 
-def _die_with_parent() -> None:
-    """Stdin ends when the parent does, however it dies; nobody would read the answer then."""
-    os.read(0, 1)
+def _die_with_parent(parent: int) -> None:
+    """The pipe ends when the parent does, however it dies; nobody would read the answer then."""
+    os.read(parent, 1)
     os._exit(1)
 
 

@@ -23,7 +23,9 @@ class Clock:
         """Return the shortest and the longest time for what has not ended.
 
         A trial takes as long as the fastest or the slowest of its own setting, where one is done;
-        else of all. Failed ones end early and tell nothing. Other processes may be faster.
+        else of all. Workers may stand idle while the last trial ends: the longest time is the
+        bound of Graham (1966) for that. Failed trials end early and tell nothing. Other processes
+        may be faster.
 
         Returns:
             Seconds; None before anything is done, and when nothing is left.
@@ -34,7 +36,9 @@ class Clock:
             return None
         known = [_known(setting, timed) for setting in rest]
         at_once = min(self._workers, len(rest))
-        return sum(min(k) for k in known) / at_once, sum(max(k) for k in known) / at_once
+        slowest = [max(k) for k in known]
+        idle = max(slowest) * (at_once - 1) / at_once
+        return sum(min(k) for k in known) / at_once, sum(slowest) / at_once + idle
 
 
 def _known(setting: Setting, timed: Sequence[tuple[Setting, float]]) -> list[float]:

@@ -113,10 +113,11 @@ def retry_failures(storage: str | os.PathLike[str]) -> int:
     path = Path(storage).resolve()
     if not (path / JOURNAL).exists():
         raise FileNotFoundError(f"no ablation in {storage}: {JOURNAL} is missing")
-    study = open_study(path)
-    retried = set(study.user_attrs.get(_RETRY, ()))
-    failed = {t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.FAIL}
-    study.set_user_attr(_RETRY, sorted(retried | failed))
+    with FileLock(path / "open.lock"):
+        study = open_study(path)
+        retried = set(study.user_attrs.get(_RETRY, ()))
+        failed = {t.number for t in study.get_trials(deepcopy=False) if t.state == TrialState.FAIL}
+        study.set_user_attr(_RETRY, sorted(retried | failed))
     return len(failed - retried)
 
 
@@ -191,4 +192,6 @@ def _fingerprint(setting: Setting, seed: int) -> str:
 
 
 def _plain(value: Any) -> str:
-    return str(hash(value)) if isinstance(value, int | float) else repr(value)
+    if not isinstance(value, int | float):
+        return repr(value)
+    return repr(int(value)) if value == int(value) else repr(value)

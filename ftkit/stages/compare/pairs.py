@@ -65,7 +65,8 @@ def sampled_pairs(
     turns = _turns(len(prompts), recipe.batch_size // recipe.group_size, seed)
     pairs: list[SampledPair] = []
     groups = 0
-    while meter.tokens + recipe.step_tokens <= recipe.tokens:
+    latest = recipe.patience * recipe.seconds
+    while meter.tokens + recipe.step_tokens <= recipe.tokens and meter.seconds <= latest:
         asked = [prompts[i] for i in next(turns) for _ in range(recipe.group_size)]
         found = _batch(roles, tokenizer, asked, reward, recipe, meter, generator)
         groups += len(found)

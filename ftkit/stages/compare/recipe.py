@@ -23,10 +23,13 @@ class CompareRecipe:
     Attributes:
         tokens: Budget of sampled completion tokens, counted up to and with each stop token.
         seconds: Budget of wall time of sampling and training. PPO, GRPO and RLOO go on until both
-            budgets are spent; DPO until it has seen its pairs `dpo_epochs` times.
-        patience: A run ends after so many times `seconds` at the latest, whatever it has sampled.
+            budgets are spent, for at most `tokens` steps; DPO until it has seen its pairs
+            `dpo_epochs` times.
+        patience: A run ends after so many times `seconds` at the latest, whatever it has sampled;
+            best-of-n alone answers as often as `best_of` asks.
         looks: Parts into which evaluations cut `tokens` (of DPO `seconds`); besides, every run is
-            evaluated at its start and at the last step within each budget.
+            evaluated at its start and at the last step within each budget, so far as its slowest
+            step before foretold it.
         batch_size: Completions that PPO, GRPO, RLOO sample for an update, and DPO at a time.
         group_size: Answers to one prompt in GRPO, RLOO and for a pair of DPO; must divide
             `batch_size`.

@@ -4,10 +4,13 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ftkit import data
 from ftkit.chat.render import Messages
@@ -63,7 +66,8 @@ def compare(
             before. `base` must be a name, and `reward` a function that a module holds; a script
             needs ``if __name__ == "__main__":``. Otherwise resident memory on a CPU is that of
             the whole process, with what earlier runs left to the allocator.
-        folder: Where ``comparison.json`` is kept; None keeps nothing.
+        folder: Where ``comparison.json`` is kept, for one process at a time; None keeps nothing.
+            A reward is known by its name: give changed code another folder.
         progress: Called with a line after each run; None for silence.
 
     Raises:
@@ -71,7 +75,8 @@ def compare(
             or reward that cannot be used so.
         DataError: prompts that are empty, too few, too long or no conversations.
         RewardError: the reward fails on a trial, before any run.
-        RecordError: the folder holds results of other settings.
+        RecordError: the folder holds results of other settings, device or isolation included, or
+            another process is at work there.
     """
     recipe = recipe or CompareRecipe()
     wanted = [(name, seed) for seed in _checked_seeds(seeds) for name in _checked(algorithms)]
@@ -86,8 +91,9 @@ def compare(
     jobs = [Job(name, seed, recipe, train, held_out, gold, start) for name, seed in wanted]
     where = str(base) if isolate else loaded
     del loaded  # no second base beside those of the runs' own processes
-    result = _begun(where, jobs[0], folder)
-    _run_all(where, jobs, result, folder, progress)
+    with _held(folder):
+        result = _begun(where, jobs[0], folder)
+        _run_all(where, jobs, result, folder, progress)
     return result
 
 
@@ -198,6 +204,26 @@ def _try(
 # --- results that are there already ---------------------------------------------------------------
 
 
+@contextmanager
+def _held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Keep other processes out of the folder: each writes all runs that it knows of.
+
+    Raises:
+        RecordError: one is at work there.
+    """
+    if folder is None:
+        yield
+        return
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with FileLock(os.path.join(folder, "comparison.lock"), blocking=False):
+            yield
+    except Timeout:
+        raise RecordError(
+            f"another process compares into {folder}: wait for it, or choose another folder"
+        ) from None
+
+
 def _begun(base: Loaded | str, job: Job, folder: str | os.PathLike[str] | None) -> ComparisonResult:
     """Return the comparison as the folder holds it, or a new one."""
     settings = _settings(base, job)
@@ -217,7 +243,7 @@ def _begun(base: Loaded | str, job: Job, folder: str | os.PathLike[str] | None) 
         reward=getattr(job.reward, "__name__", "reward"),
         tokens=job.recipe.tokens,
         seconds=job.recipe.seconds,
-        device=str(pick_device() if isinstance(base, str) else base.model.device),
+        device=_device(base),
         isolated=isinstance(base, str),
         settings=settings,
     )
@@ -230,11 +256,23 @@ def _settings(base: Loaded | str, job: Job) -> dict[str, Any]:
         "start": "new" if job.start is None else _digest(job.start),
         "train prompts": fingerprint(job.train),
         "evaluation prompts": fingerprint(job.held_out),
-        "reward": getattr(job.reward, "__name__", "reward"),
+        "reward": _full_name(job.reward),
+        "device": _device(base),
+        "isolate": isinstance(base, str),
         **asdict(job.recipe),
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
+
+
+def _device(base: Loaded | str) -> str:
+    return str(pick_device() if isinstance(base, str) else base.model.device)
+
+
+def _full_name(reward: Any) -> str:
+    inner = getattr(reward, "function", reward)  # of `as_reward`
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _mark(base: Loaded) -> str:
