@@ -40,7 +40,6 @@ THINKING = (
     *("nemotron_3_super", "nemotron_3_ultra"),
 )
 TRUE |= {name: {"prompt-mismatch"} for name in THINKING}
-FEW = ["llama3_1", "qwen3", "gemma3"]
 
 
 def family(name: str):
@@ -71,7 +70,7 @@ def test_sft_raises_no_alarm(name: str, tmp_path) -> None:
     assert ("generation-markers" in severities(report)) is (name not in OWN_MARKERS)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_dpo_and_reward_and_kto_raise_no_alarm(name: str, tmp_path) -> None:
     for make, config, rows in (
         (DPOTrainer, DPOConfig, pairs()),
@@ -81,18 +80,19 @@ def test_dpo_and_reward_and_kto_raise_no_alarm(name: str, tmp_path) -> None:
         tokenizer = family(name)
         trainer = make(
             model=saved(tokenizer, tmp_path / "m", classifier=make is RewardTrainer),
-            args=config(output_dir=str(tmp_path), **QUIET),
+            args=config(output_dir=str(tmp_path), max_length=8192, **QUIET),  # as above
             train_dataset=rows,
             processing_class=tokenizer,
         )
         report = doctor(trainer)
-        assert alarms(report) == {}, make
+        assert set(alarms(report)) <= TRUE.get(name, set()), report
         assert report.of("ok")
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("make", "config"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])
-def test_trainers_that_sample_raise_no_alarm(make, config, tmp_path) -> None:
-    tokenizer = family("qwen2_5")
+def test_trainers_that_sample_raise_no_alarm(make, config, name: str, tmp_path) -> None:
+    tokenizer = family(name)
     trainer = make(
         model=saved(tokenizer, tmp_path / "m"),
         reward_funcs=lambda completions, **_: [float(len(str(c))) for c in completions],
@@ -101,7 +101,7 @@ def test_trainers_that_sample_raise_no_alarm(make, config, tmp_path) -> None:
         processing_class=tokenizer,
     )
     report = doctor(trainer)
-    assert alarms(report) == {}
+    assert set(alarms(report)) <= TRUE.get(name, set()), report
     assert severities(report)["sampler-is-scorer"] == "ok"
 
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from byte_llama import byte_llama
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from ftkit.errors import DataError, RecordError
@@ -19,6 +22,7 @@ from ftkit.models import load
 from ftkit.models.roles import Roles
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import PPOConfig, PPOTrainer, RewardError
+from ftkit.stages.ppo.metrics import _distinct_pairs
 
 PROMPTS = [f"Say something about topic {i}." for i in range(6)]
 QUICK = PPOConfig(
@@ -54,6 +58,16 @@ def test_every_round_logs_the_names_readers_know(tiny_base, tmp_path) -> None:
     # The policy starts as the reference, and the critic at zero.
     assert history[0]["objective/kl"] == pytest.approx(0.0, abs=1e-4)
     assert [row["lr"] for row in history] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=5))
+def test_distinct_counts_the_different_neighbours_of_real_tokens(rows) -> None:
+    width = max(2, *map(len, rows))
+    ids = torch.tensor([[*row, *[9] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
+    pairs = [pair for row in rows for pair in pairwise(row)]
+    expected = len(set(pairs)) / len(pairs) if pairs else 0.0
+    assert _distinct_pairs(ids, mask) == expected
 
 
 @pytest.fixture
@@ -270,7 +284,8 @@ BAD_REWARDS = {
     "not a number": (lambda p, c: [0.0, float("nan"), 0.0, 0.0], "gave nan for row 1"),
     "infinite": (lambda p, c: [0.0, 0.0, 0.0, float("inf")], "gave inf for row 3"),
     "too few": (lambda p, c: [0.0], "returned 1 scores for 4 completions"),
-    "raises": (lambda p, c: 1 / 0, "raised ZeroDivisionError"),
+    "nothing": (lambda p, c: [0.0, 0.0, None, 0.0], "gave None for row 2"),
+    "raises": (lambda p, c: 1 / 0, "raised ZeroDivisionError: division by zero, for row 0"),
 }
 
 
@@ -287,7 +302,9 @@ def test_bad_prompts_and_configs_are_errors(tiny_base, tmp_path) -> None:
     with pytest.raises(DataError, match="6 prompts for batch_size=8"):
         trainer(tiny_base, tmp_path, replace(QUICK, batch_size=8))
     with pytest.raises(DataError, match=r"prompt 0 .* max_prompt_tokens=4"):
-        trainer(tiny_base, tmp_path, replace(QUICK, max_prompt_tokens=4)).train()
+        trainer(tiny_base, tmp_path, replace(QUICK, max_prompt_tokens=4))
+    with pytest.raises(DataError, match=r"prompt 5 has \d+ tokens"):
+        PPOTrainer(tiny_base, [*PROMPTS[:5], "long " * 300], reward=length_reward, config=QUICK)
     ends_with_answer = [[{"role": "assistant", "content": "hi"}]] * 6
     with pytest.raises(DataError, match="prompt 0 does not end with a message of the user"):
         PPOTrainer(tiny_base, ends_with_answer, reward=length_reward, config=QUICK)

@@ -16,9 +16,8 @@ from ftkit.errors import DataError
 from ftkit.models import Roles
 from ftkit.stages.compare.meter import Meter
 from ftkit.stages.compare.recipe import CompareRecipe
-from ftkit.stages.group_rewards import checked_scores
 from ftkit.stages.ppo.rollout import encode_prompts
-from ftkit.stages.ppo.scoring import RewardFunction
+from ftkit.stages.ppo.scoring import RewardFunction, checked_scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,8 @@ from ftkit.models.quantize import unpacked
 from ftkit.models.responses import response_columns, spread
 from ftkit.models.shared_base import BaseFacts, seeded
 from ftkit.stages.compare.recipe import CompareRecipe
-from ftkit.stages.group_rewards import checked_scores
 from ftkit.stages.ppo.rollout import encode_prompts
-from ftkit.stages.ppo.scoring import RewardFunction
+from ftkit.stages.ppo.scoring import RewardFunction, checked_scores
 
 _OWN = "start"  # of a start that no trainer keeps as its reference
 

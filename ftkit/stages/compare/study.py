@@ -26,9 +26,8 @@ from ftkit.stages.compare.probe import as_reward
 from ftkit.stages.compare.recipe import CompareRecipe
 from ftkit.stages.compare.runners import Job, run
 from ftkit.stages.forgetting.rows import fingerprint
-from ftkit.stages.group_rewards import checked_scores
 from ftkit.stages.ppo.rollout import encode_prompts
-from ftkit.stages.ppo.scoring import RewardFunction
+from ftkit.stages.ppo.scoring import RewardFunction, checked_scores
 from ftkit.stages.ppo.trainer import conversations
 from ftkit.stages.starting import Start, take_start
 

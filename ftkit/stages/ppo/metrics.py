@@ -1,11 +1,12 @@
 """What a PPO round logs, under the names that readers know from TRL's PPO, padding never counted.
 
 `objective/*` describes the sampled completions, `policy/*`, `loss/*` and `val/*` the updates.
-New here: completion length, EOS rate, k3 estimate, explained variance, gradient norm.
+New here: completion length, distinct-2, EOS rate, k3 estimate, explained variance, gradient norm.
 """
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ftkit.algos import explained_variance, k3, masked_mean, masked_row_sums
@@ -32,11 +33,18 @@ def rollout_metrics(
         "objective/kl_coef": kl_coef,
         "objective/entropy": float(masked_mean(rollout.entropy, mask)),
         "objective/length": float(mask.sum(dim=1).float().mean()),
+        "objective/distinct": _distinct_pairs(rollout.completion_ids, mask),
         "objective/eos_rate": float(rollout.ended.float().mean()),
         "val/num_eos_tokens": float(rollout.ended.sum()),
         "val/explained_variance": float(explained_variance(rollout.values, returns, mask)),
         **parts,
     }
+
+
+def _distinct_pairs(ids: Tensor, mask: Tensor) -> float:
+    """Return distinct-2: different neighbouring token pairs by all of them, 0 without any."""
+    pairs = torch.stack([ids[:, :-1], ids[:, 1:]], dim=-1)[mask[:, 1:]]  # (pairs, 2)
+    return len(pairs.unique(dim=0)) / len(pairs) if len(pairs) else 0.0
 
 
 def update_metrics(updates: Sequence[Update]) -> dict[str, float]:

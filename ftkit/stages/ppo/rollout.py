@@ -121,7 +121,7 @@ def encode_prompts(
     if (too_long := lengths > longest).any():
         row = int(too_long.nonzero()[0])
         raise DataError(
-            f"prompt {row} of this batch has {int(lengths[row])} tokens, more than "
+            f"prompt {row} has {int(lengths[row])} tokens, more than "
             f"max_prompt_tokens={longest}: raise it, or leave such prompts out. It begins "
             f"{texts[row][:60]!r}"
         )

@@ -5,9 +5,10 @@ weighted mix. The score goes to the last real token; every token pays β a nat o
 reference (detail P8 of Huang et al. 2023).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -96,7 +97,8 @@ def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
         with torch.no_grad():
             scores = roles.scores(rollout.ids, rollout.attention).float()
     else:
-        scores = _call(name, reward, rollout).to(rollout.logprobs.device)
+        given = checked_scores(name, reward, rollout.prompts, rollout.completions)
+        scores = torch.tensor(given, device=rollout.logprobs.device)
     if not torch.isfinite(scores).all():
         row = int((~torch.isfinite(scores)).nonzero()[0])
         raise RewardError(
@@ -106,18 +108,54 @@ def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
     return scores
 
 
-def _call(name: str, reward: RewardFunction, rollout: Rollout) -> Tensor:
+def checked_scores(
+    name: str, reward: RewardFunction, prompts: Sequence[str], completions: Sequence[str]
+) -> list[float]:
+    """Ask `reward` and return its scores, one a completion.
+
+    Raises:
+        RewardError: it raised, gave the wrong number of scores, or one that is no finite number;
+            names the reward and, where one row is to blame, that row with its completion.
+    """
     try:
-        scores = reward(list(rollout.prompts), list(rollout.completions))
+        scores = list(reward(list(prompts), list(completions)))
     except Exception as error:
+        row = _first_to_fail(reward, prompts, completions)
+        where = "on the batch, though on no row alone" if row is None else _place(row, completions)
         raise RewardError(
-            f"reward {name!r} raised {type(error).__name__}: {error}, on a batch of "
-            f"{len(rollout.completions)} completions"
+            f"reward {name!r} raised {type(error).__name__}: {error}, {where}"
         ) from error
-    given = torch.as_tensor(scores, dtype=torch.float32).flatten()
-    if len(given) != len(rollout.completions):
+    if len(scores) != len(completions):
         raise RewardError(
-            f"reward {name!r} returned {len(given)} scores for {len(rollout.completions)} "
-            "completions: return one a completion, in order"
+            f"reward {name!r} returned {len(scores)} scores for {len(completions)} completions: "
+            "return one a completion, in order"
         )
-    return given
+    return [_number(name, score, row, completions) for row, score in enumerate(scores)]
+
+
+def _number(name: str, score: Any, row: int, completions: Sequence[str]) -> float:
+    try:
+        value = float(score)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise RewardError(
+            f"reward {name!r} gave {score!r} {_place(row, completions)}: return finite numbers"
+        )
+    return value
+
+
+def _first_to_fail(
+    reward: RewardFunction, prompts: Sequence[str], completions: Sequence[str]
+) -> int | None:
+    """Ask row by row which one the reward cannot score."""
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        try:
+            reward([prompt], [completion])
+        except Exception:
+            return row
+    return None
+
+
+def _place(row: int, completions: Sequence[str]) -> str:
+    return f"for row {row}, completion {completions[row][:80]!r}"

@@ -22,7 +22,7 @@ from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import checkpoint
 from ftkit.stages.ppo.config import PPOConfig
 from ftkit.stages.ppo.metrics import rollout_metrics, update_metrics
-from ftkit.stages.ppo.rollout import collect
+from ftkit.stages.ppo.rollout import collect, encode_prompts
 from ftkit.stages.ppo.scoring import RewardMix, named_rewards, score
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
@@ -66,7 +66,8 @@ class PPOTrainer:
             callbacks: E.g. ``[ftkit.LiveMetrics()]``.
 
         Raises:
-            DataError: fewer prompts than `config.batch_size`.
+            DataError: fewer prompts than `config.batch_size`, or a prompt that is too long; names
+                its row.
             TypeError: a reward of another kind.
             SettingsError: the reward ``"model"`` without a reward role.
         """
@@ -78,6 +79,7 @@ class PPOTrainer:
                 f"{len(self.prompts)} prompts for batch_size={self.config.batch_size}: give more "
                 "prompts or a smaller batch"
             )
+        encode_prompts(base.tokenizer, self.prompts, self.config.max_prompt_tokens)  # all fit?
         self.reward = reward
         self.roles = roles or Roles(
             base,
