@@ -8,6 +8,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,6 +279,23 @@ def test_the_trace_of_a_checkpoint_loads_without_a_model(tiny_base, tmp_path) ->
     (folder,) = (tmp_path / "run").glob("round-*")
     assert len(PPOTrace.load(folder / "trace").iterations) == QUICK.iterations
     assert not list((tmp_path / "run").glob(".draft-*"))
+
+
+def test_saving_a_round_again_never_leaves_the_run_without_a_checkpoint(
+    tiny_base, tmp_path, monkeypatch
+) -> None:
+    run = trainer(tiny_base, tmp_path)
+    history = run.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: pytest.fail("killed here"))
+        with pytest.raises(pytest.fail.Exception):
+            run.save()
+    again = trainer(tiny_base, tmp_path, reward=lambda *_: pytest.fail("trained"))
+    assert again.train() == history
+    for _ in range(3):
+        assert again.save().exists()
+        assert len(list((tmp_path / "run").glob("round-*"))) == 1
+        assert numbers(trainer(tiny_base, tmp_path).train()) == numbers(history)
 
 
 BAD_REWARDS = {

@@ -52,6 +52,8 @@ def save(
     """Write a checkpoint of `progress` into `folder`, whole or not at all, and drop older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"round-{progress.round:06d}"
+    if final.exists():  # it stays until the new one is whole
+        final = final.with_name(f"{final.name}.again")
     draft = folder / f".draft-{progress.round:06d}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
