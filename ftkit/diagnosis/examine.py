@@ -61,7 +61,7 @@ def doctor(
         trainer: A built TRL or transformers trainer, or a `ftkit.PPOTrainer`.
         tokenizer: Of the model; preference data can be read without one, and most trainers
             bring theirs.
-        dataset: A `datasets.Dataset`, a stream of one (its beginning is read), or dicts.
+        dataset: A `datasets.Dataset`, a stream of one (its beginning is sampled), or dicts.
         model: To hold tokenizer and data against, without a trainer.
         mask: Which tokens would be trained, see `ftkit.chat.annotate`; without a trainer only.
         response_template: As in `ftkit.chat.annotate`.

@@ -18,7 +18,7 @@ from ftkit.data.preferences import prompt_key
 from ftkit.diagnosis.case import Case
 from ftkit.diagnosis.data import examine_chats
 from ftkit.diagnosis.pairs import Pair, read_pair, said
-from ftkit.diagnosis.rows import Row, Rows, shown
+from ftkit.diagnosis.rows import Row, shown
 from ftkit.findings import Finding
 
 MEDIUM, LARGE = 0.5, 0.8
@@ -54,7 +54,7 @@ def examine_sides(case: Case) -> list[Finding]:
     rows = [(i, {"messages": _longer(row)}) for i, row in case.rows.items]
     if not all(isinstance(row["messages"], list) for _, row in rows):
         return []
-    side = replace(case, rows=Rows(rows, case.rows.total), mask="last_assistant")
+    side = replace(case, rows=replace(case.rows, items=rows), mask="last_assistant")
     return examine_chats(side)  # whose lengths are this case's, too: replace keeps the list
 
 

@@ -1,4 +1,4 @@
-"""The rows that are read: all of them, or an even sample; of a stream, its beginning."""
+"""The rows that are read: all of them, or an even sample; of a stream, one of its beginning."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from ftkit.errors import DataError
 
 Row = dict[str, Any]
 T = TypeVar("T")
+_REACH = 4  # a stream's end is unknown: so many times the rows asked for are drawn, and sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,13 @@ class Rows:
 
     Attributes:
         items: ``(index, row)``, ascending.
-        total: Rows of the whole dataset, None for a stream.
+        total: Rows of the whole dataset; of a stream, those that were drawn.
+        stream: Whether there may be more.
     """
 
     items: list[tuple[int, Row]]
-    total: int | None
+    total: int
+    stream: bool = False
 
     @property
     def first(self) -> Row:
@@ -35,11 +38,10 @@ class Rows:
     def note(self) -> str:
         """How many were read, in words."""
         n = len(self.items)
-        if self.total is None:
-            return f"the first {n:,} rows of a stream"
+        first, end = ("the first ", " of a stream") if self.stream else ("", "")
         if n < self.total:
-            return f"{n:,} of {self.total:,} rows, evenly spread"
-        return f"{n:,} row{'' if n == 1 else 's'}"
+            return f"{n:,} of {first}{self.total:,} rows{end}, evenly spread"
+        return f"{first}{n:,} row{'' if n == 1 else 's'}{end}"
 
 
 def take(dataset: Any, limit: int) -> Rows:
@@ -47,7 +49,8 @@ def take(dataset: Any, limit: int) -> Rows:
 
     Args:
         dataset: A `datasets.Dataset`, a stream (`IterableDataset`), or a list of dicts.
-        limit: Of a larger dataset, rows at even distances are read.
+        limit: Of a larger dataset, rows at even distances are read; of a stream, such rows of its
+            first 4 times `limit`.
 
     Raises:
         DataError: a dict of splits, no rows, or what is no dataset; says what to give instead.
@@ -57,7 +60,9 @@ def take(dataset: Any, limit: int) -> Rows:
     if isinstance(dataset, Mapping):
         raise DataError(f"choose one split of the dataset: {', '.join(map(str, dataset))}")
     if isinstance(dataset, IterableDataset):
-        rows = Rows(list(enumerate(islice(dataset, limit))), None)
+        drawn = list(islice(dataset, _REACH * limit))
+        chosen = _spread(len(drawn), limit)
+        rows = Rows([(i, drawn[i]) for i in chosen], len(drawn), stream=True)
     elif isinstance(dataset, Dataset):
         chosen = _spread(len(dataset), limit)
         rows = Rows(list(zip(chosen, dataset.select(chosen), strict=True)), len(dataset))

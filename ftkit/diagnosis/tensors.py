@@ -231,7 +231,7 @@ def last_trained(case: Case) -> Counter[int]:
 def examine_counts(case: Case, given: int | None) -> Iterator[Finding]:
     """Rows that went missing between the user's dataset and the trainer's."""
     kept = case.rows.total
-    if given is None or kept is None or case.packed or case.method in REINFORCED:
+    if given is None or case.rows.stream or case.packed or case.method in REINFORCED:
         return
     if kept < given:
         yield Finding(

@@ -81,7 +81,7 @@ def test_a_large_dataset_is_read_in_part_and_evenly(tokenizer) -> None:
     assert report.read == "10 of 100 rows, evenly spread"
 
 
-def test_a_stream_is_read_from_its_beginning(tokenizer) -> None:
+def test_a_stream_is_sampled_from_its_beginning(tokenizer) -> None:
     def endless():
         while True:
             yield from chats(3)
@@ -89,14 +89,14 @@ def test_a_stream_is_read_from_its_beginning(tokenizer) -> None:
     from datasets import IterableDataset
 
     report = doctor(tokenizer=tokenizer, dataset=IterableDataset.from_generator(endless), rows=25)
-    assert report.read == "the first 25 rows of a stream"
+    assert report.read == "25 of the first 100 rows of a stream, evenly spread"
     assert severities(report)["stop-token-trained"] == "ok"
 
 
 def test_a_trainer_on_a_stream_is_read_too(tiny_base, tmp_path) -> None:
     trainer = sft_trainer(tiny_base, chats(20).to_iterable_dataset(), tmp_path)
     report = doctor(trainer, rows=5)
-    assert report.read == "the first 5 rows of a stream"
+    assert report.read == "5 of the first 20 rows of a stream, evenly spread"
     assert severities(report)["share-trained"] == "ok"
     assert alarms(report) == {}
 

@@ -66,8 +66,7 @@ class PPOTrainer:
             callbacks: E.g. ``[ftkit.LiveMetrics()]``.
 
         Raises:
-            DataError: fewer prompts than `config.batch_size`, or a prompt that is too long; names
-                its row.
+            DataError: fewer prompts than `config.batch_size`.
             TypeError: a reward of another kind.
             SettingsError: the reward ``"model"`` without a reward role.
         """
@@ -79,7 +78,6 @@ class PPOTrainer:
                 f"{len(self.prompts)} prompts for batch_size={self.config.batch_size}: give more "
                 "prompts or a smaller batch"
             )
-        encode_prompts(base.tokenizer, self.prompts, self.config.max_prompt_tokens)  # all fit?
         self.reward = reward
         self.roles = roles or Roles(
             base,
@@ -125,9 +123,10 @@ class PPOTrainer:
 
         Raises:
             RewardError: a reward that raised or returned something unusable; names the row.
-            DataError: a prompt that is too long.
+            DataError: a prompt that is too long; names its row, before any round.
             RecordError: a checkpoint in `output_dir` that is damaged or of another config.
         """
+        encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
         self._resume()
         events = _Events(self.config, self.callbacks, self.progress.round)
         events.begin()
