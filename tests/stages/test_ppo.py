@@ -321,8 +321,8 @@ def test_bad_prompts_and_configs_are_errors(tiny_base, tmp_path) -> None:
         trainer(tiny_base, tmp_path, replace(QUICK, batch_size=8))
     with pytest.raises(DataError, match=r"prompt 0 .* max_prompt_tokens=4"):
         trainer(tiny_base, tmp_path, replace(QUICK, max_prompt_tokens=4)).train()
+    long = [*PROMPTS[:5], "long " * 300]
     with pytest.raises(DataError, match=r"prompt 5 has \d+ tokens"):
-        long = [*PROMPTS[:5], "long " * 300]
         PPOTrainer(tiny_base, long, reward=length_reward, config=QUICK).train()
     ends_with_answer = [[{"role": "assistant", "content": "hi"}]] * 6
     with pytest.raises(DataError, match="prompt 0 does not end with a message of the user"):
