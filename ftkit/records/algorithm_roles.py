@@ -78,7 +78,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm(
         "Best-of-n",
         "prompts, and a reward; nothing is trained",
-        ("00",),
+        ("08",),
         (_FROZEN_POLICY, _REWARD_IF_MODEL),
     ),
 )

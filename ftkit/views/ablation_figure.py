@@ -46,7 +46,7 @@ def figure(
     _means(left, rows, name, ink)
     _differences(right, rows, name, ink)
     labels = [record.label(s.setting) + "\nbaseline" * s.is_baseline for s in rows]
-    left.set_yticks(range(len(rows)), labels, fontsize=9, color=ink["fg"])
+    left.set_yticks(range(len(rows)), labels, fontsize=9, color=ink["fg"], parse_math=False)
     left.set_ylim(len(rows) - 0.4, -0.6)
     return result
 
@@ -82,7 +82,7 @@ def _differences(axes: Any, rows: Sequence[SettingSummary], name: str, ink: Ink)
 
 def _frame(axes: Any, scale: Scale, label: str, ink: Ink) -> None:
     axes.set(xlim=(scale.low, scale.high), facecolor=ink["card"])
-    axes.set_xlabel(label, color=ink["fg"], fontsize=9)
+    axes.set_xlabel(label, color=ink["fg"], fontsize=9, parse_math=False)
     axes.tick_params(colors=ink["mut"], labelsize=8.5)
     axes.grid(axis="x", color=ink["line"], linewidth=0.6)
     axes.set_axisbelow(True)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import types
 from collections import Counter
@@ -26,7 +27,7 @@ from transformers.integrations import integration_utils
 import ftkit
 from ftkit.errors import RecordError, SettingsError
 from ftkit.records import AblationProgress, AblationResult, AblationTrial
-from ftkit.stages.ablation import AblationInterrupted, retry_failures, screen, store
+from ftkit.stages.ablation import AblationInterrupted, retry_failures, runners, screen, store
 from ftkit.stages.ablation.child import measure
 from ftkit.stages.ablation.clock import Clock
 from ftkit.stages.ablation.design import planned
@@ -747,3 +748,39 @@ def test_locks_of_different_values_have_different_names() -> None:
     different = {store._fingerprint({"a": value}, 0) for value in (-1, -2, 0.5, "1", None, 10**400)}
     assert len(same) == 1
     assert len(different | same) == 7
+
+
+@pytest.mark.parametrize("name", ["state", "seconds", "error"])
+def test_a_factor_cannot_hide_a_column_of_the_result(name: str) -> None:
+    with pytest.raises(SettingsError, match="names a column"):
+        quiet(lambda **_: 1.0, {name: [1, 2]}, seeds=1)
+
+
+def leaves_a_thread(a: int, seed: int) -> float:
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return 1.0
+
+
+def test_a_thread_that_stays_behind_does_not_hold_the_trial() -> None:
+    (trial,) = quiet(leaves_a_thread, {"a": [0]}, seeds=1, isolate=True).trials
+    assert trial.metrics == {"value": 1.0}
+
+
+def test_a_trial_that_had_ended_when_the_interrupt_came_is_kept(tmp_path, monkeypatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runners, "_LONG", -1.0)
+    monkeypatch.setattr(runners.gc, "collect", interrupted)
+    with pytest.raises(AblationInterrupted) as stopped:
+        quiet(loss, seeds=1, storage=tmp_path)
+    assert stopped.value.result.count("done") == 1
+    monkeypatch.undo()
+    assert quiet(loss, seeds=1, storage=tmp_path).count("done") == 4
+
+
+def test_dollars_in_a_setting_are_no_formula() -> None:
+    result = quiet(
+        lambda text, seed: float(seed), {"text": ["Pay $5", "cost $\\frac$ now"]}, seeds=2
+    )
+    result.plot()._repr_png_()

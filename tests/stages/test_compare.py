@@ -34,6 +34,7 @@ from ftkit.stages.compare.pacing import Pacer
 from ftkit.stages.compare.pairs import pair_rows, sampled_pairs
 from ftkit.stages.compare.probe import Probe, as_reward
 from ftkit.stages.compare.runners import Job, run
+from ftkit.stages.compare.study import _split
 from ftkit.stages.ppo.scoring import RewardError
 from ftkit.stages.ppo.trainer import conversations
 
@@ -482,6 +483,8 @@ def test_one_process_at_a_time_writes_a_folder(base, tmp_path) -> None:
         ({"algorithms": ["ppo", "ppo"]}, "one twice"),
         ({"seeds": ()}, "different whole numbers"),
         ({"seeds": (1, 1)}, "different whole numbers"),
+        ({"seeds": "012"}, "different whole numbers"),
+        ({"seeds": (0.5,)}, "different whole numbers"),
         ({"isolate": True}, "second copy"),
     ],
 )
@@ -493,7 +496,7 @@ def test_what_cannot_be_run_is_said_at_once(base, options, says) -> None:
 @pytest.mark.parametrize(
     ("prompts", "says"),
     [
-        ([], "0 prompts"),
+        ([], "0 different prompts"),
         (PROMPTS[:6], "give 7 or more"),
         (["x" * 400, *PROMPTS], "more than max_prompt_tokens"),
         ([[{"role": "assistant", "content": "Hi"}]] * 9, "does not end with"),
@@ -560,3 +563,10 @@ def test_a_child_sends_a_run_or_what_went_wrong(folder) -> None:
     assert [p.gold for p in sent[0].points] == pytest.approx([p.gold for p in here.points])
     isolation._child(pipe, str(folder), job("ppo", train=conversations(PROMPTS[:2])))
     assert "DataError: 2 prompts for batch_size=4" in sent[1].text
+
+
+def test_a_held_out_prompt_is_never_trained() -> None:
+    given = [name for name in "abcdefghijkl" for _ in range(5)]
+    train, held_out = _split(given, replace(RECIPE, eval_prompts=4, batch_size=4))
+    assert len(train) + len(held_out) == 12
+    assert not [prompt for prompt in held_out if prompt in train]

@@ -106,3 +106,6 @@ def _die_with_parent(parent: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the answer is written; threads that the function left behind must not keep it

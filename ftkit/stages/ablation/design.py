@@ -111,6 +111,8 @@ def _name(name: object) -> str:
         raise SettingsError(f"grid: the factor {name!r} must be named by a string")
     if name == "seed":
         raise SettingsError("grid: 'seed' cannot be a factor; give seeds=… instead")
+    if name in ("state", "seconds", "error"):
+        raise SettingsError(f"grid: {name!r} names a column of the result; call the factor another")
     return name
 
 

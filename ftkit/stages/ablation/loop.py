@@ -99,7 +99,11 @@ def ablate(
         loop = _Loop(plan, store, trackers, Screen(progress), Clock(workers), name)
         try:
             with runner:
-                return loop.go(runner)
+                try:
+                    return loop.go(runner)
+                except KeyboardInterrupt:
+                    loop.collect(runner)  # what has ended by now is kept
+                    raise
         except KeyboardInterrupt:
             raise AblationInterrupted(loop.stopped(), storage is not None) from None
         finally:
@@ -129,7 +133,7 @@ class _Loop:
         self._show(line=True, now=True)
         while True:
             started = self._start_next(runner)
-            news = self._collect(runner)
+            news = self.collect(runner)
             if not (started or news or self._claims):
                 result = self._result()
                 if all(trial.state in ("done", "failed") for trial in result.trials):
@@ -170,7 +174,7 @@ class _Loop:
             self._elsewhere.add(key)
         return False
 
-    def _collect(self, runner: Runner) -> bool:
+    def collect(self, runner: Runner) -> bool:
         """Store what has ended; return whether something had."""
         ended = runner.ended()
         for trial in ended:

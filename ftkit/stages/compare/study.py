@@ -155,7 +155,8 @@ def _checked(algorithms: Sequence[str]) -> list[Algorithm]:
 
 
 def _checked_seeds(seeds: Sequence[int]) -> list[int]:
-    if isinstance(seeds, int) or not len(seeds) or len(set(seeds)) < len(seeds):
+    plain = not isinstance(seeds, int | str) and all(type(s) is int and s >= 0 for s in seeds)
+    if not plain or not len(seeds) or len(set(seeds)) < len(seeds):
         raise SettingsError(f"seeds={seeds!r}: give one or more different whole numbers in a list")
     return list(seeds)
 
@@ -171,13 +172,15 @@ def _require_portable(base: Loaded | str, reward: Callable[..., Any]) -> None:
 
 def _split(prompts: Any, recipe: CompareRecipe) -> tuple[list[Messages], list[Messages]]:
     """Return prompts to train on and to evaluate with; drawn by the prompts alone."""
-    found = conversations(data.sentiment_prompts() if prompts is None else prompts)
+    given = conversations(data.sentiment_prompts() if prompts is None else prompts)
+    # One row a prompt: a copy of a held-out prompt must not be trained on.
+    found = list({json.dumps(prompt, sort_keys=True): prompt for prompt in given}.values())
     needed = recipe.eval_prompts + recipe.batch_size
     if len(found) < needed:
         raise DataError(
-            f"{len(found)} prompts, but {recipe.eval_prompts} are held out for evaluation and a "
-            f"step takes up to {recipe.batch_size}: give {needed} or more, or a recipe with a "
-            "smaller eval_prompts or batch_size"
+            f"{len(found)} different prompts, but {recipe.eval_prompts} are held out for "
+            f"evaluation and a step takes up to {recipe.batch_size}: give {needed} or more, or a "
+            "recipe with a smaller eval_prompts or batch_size"
         )
     order = random.Random(0).sample(range(len(found)), len(found))  # noqa: S311  # reproducible
     held_out = set(order[: recipe.eval_prompts])
