@@ -39,6 +39,11 @@ def display(mode: Mode | None = None) -> Mode:
     return _mode
 
 
+def in_kernel() -> bool:
+    """Whether a Jupyter kernel runs this, and not plain Python or IPython in a terminal."""
+    return hasattr(_shell(), "kernel")
+
+
 def is_static() -> bool:
     """Whether views should come as HTML that needs no kernel."""
     if _mode != "auto":
@@ -51,15 +56,17 @@ def is_static() -> bool:
 
 def _has_live_front_end() -> bool:
     """A kernel with comms is running, and an editor or a Jupyter server has started it."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is None or not hasattr(shell, "kernel"):
-        return False  # plain Python, or IPython in a terminal
-    return (
+    shell = _shell()
+    return in_kernel() and (
         any(name in os.environ for name in _FRONT_END_VARIABLES)
         or "__vsc_ipynb_file__" in shell.user_ns
         or "google.colab" in sys.modules
     )
+
+
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
 
 
 class Showable:

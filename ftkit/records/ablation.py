@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ftkit.errors import RecordError
 from ftkit.records import files
 from ftkit.records.intervals import Interval, interval
+from ftkit.records.table import markdown
 from ftkit.showing import Showable
 
 if TYPE_CHECKING:
@@ -227,9 +228,7 @@ class AblationResult(Showable):
         """
         name = self.metric_name(metric)
         head = [*self.factors, "seeds", name or "metric", "difference to baseline"]
-        rows = [self._cells(summary) for summary in self.summary(metric)]
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+        return markdown(head, [self._cells(summary) for summary in self.summary(metric)])
 
     def _cells(self, summary: SettingSummary) -> list[str]:
         failed = sum(t.state == "failed" for t in summary.trials)
@@ -315,7 +314,3 @@ def _values(trials: Sequence[AblationTrial], metric: str) -> dict[int, float]:
 def _trial(data: dict[str, Any]) -> AblationTrial:
     failure = Failure(**data["failure"]) if data["failure"] else None
     return AblationTrial(**{**data, "failure": failure})
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -5,11 +5,10 @@ one set of runs answers for equal tokens and for equal seconds. Left out: the tr
 """
 
 import importlib
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files as resources
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -149,10 +148,7 @@ class ComparisonResult(Showable):
 
     def to_markdown(self) -> str:
         """Return `table` in Markdown, with its sentence below."""
-        table = self.table()
-        rows = [table.columns, ["---"] * len(table.columns), *table.rows]
-        lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-        return "\n".join([*lines, "", table.say])
+        return self.table().to_markdown()
 
     def plot(self, *, theme: Literal["light", "dark"] = "light") -> "Figure":
         """Return the two panels of the card as a matplotlib figure: gold for KL, for seconds."""
@@ -163,8 +159,7 @@ class ComparisonResult(Showable):
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json`` into `folder`, whole or not at all; return its path."""
         data = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        text = json.dumps(_nulls(data), allow_nan=False, indent=1)
-        return files.write(Path(folder) / FILE_NAME, text)
+        return files.write(Path(folder) / FILE_NAME, files.json_text(data))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "ComparisonResult":
@@ -199,15 +194,6 @@ def recorded_folder() -> Path:
 
 
 # --- JSON -------------------------------------------------------------------------------------
-
-
-def _nulls(value: Any) -> Any:
-    """Replace NaN and infinite numbers, which JSON does not have, by null."""
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _nulls(inner) for key, inner in value.items()}
-    return [_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _from_json(data: dict[str, Any], path: Path) -> ComparisonResult:

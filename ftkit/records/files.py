@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,11 @@ def write(path: Path, text: str) -> Path:
         return draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def json_text(data: Any) -> str:
+    """Return `data` as JSON, with null for NaN and infinite numbers, which JSON does not have."""
+    return json.dumps(_nulls(data), allow_nan=False, indent=1)
 
 
 def read_record(
@@ -72,3 +78,33 @@ def check_format(data: Mapping[str, Any], path: Path, known: tuple[str, int], wh
         raise RecordError(
             f"{path} has version {data['version']}; ftkit here reads {version}: update it"
         )
+
+
+def check_same(
+    kept: Mapping[str, Any], wanted: Mapping[str, Any], folder: str | os.PathLike[str]
+) -> None:
+    """Refuse to add to results that were made otherwise.
+
+    Args:
+        kept: Settings of the results in `folder`; more than the wanted ones may be there.
+        wanted: Settings of what would be added.
+        folder: Where the results lie.
+
+    Raises:
+        RecordError: names the first setting that differs, and both values.
+    """
+    for name, now in wanted.items():
+        was = kept.get(name)
+        if was != now:
+            raise RecordError(
+                f"{folder} holds results with another {name} ({was}, now {now}), which "
+                "must not be mixed with these: choose another folder, or delete that one"
+            )
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _nulls(inner) for key, inner in value.items()}
+    return [_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -3,11 +3,10 @@
 Left out: the weights. A run is a point in a picture, not a model to keep.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -213,8 +212,7 @@ class ForgettingResult(Showable):
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``forgetting.json`` into `folder`, whole or not at all; return its path."""
         data = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        text = json.dumps(_nulls(data), allow_nan=False, indent=1)
-        return files.write(Path(folder) / FILE_NAME, text)
+        return files.write(Path(folder) / FILE_NAME, files.json_text(data))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "ForgettingResult":
@@ -253,15 +251,6 @@ def _spread(values: Any) -> Spread:
 def _mb(*sizes: float) -> tuple[int | float, ...]:
     """Whole MB, with a digit where there is less than 10 of them."""
     return tuple(round(size) if size >= 10 else round(size, 1) for size in sizes)
-
-
-def _nulls(value: Any) -> Any:
-    """Replace NaN and infinite numbers, which JSON does not have, by null."""
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _nulls(inner) for key, inner in value.items()}
-    return [_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _from_json(data: dict[str, Any], path: Path) -> ForgettingResult:

@@ -59,6 +59,11 @@ class ModelCard(Showable):
     bos: TokenRef | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def weights(self) -> str:
+        """Which weights, and as what they are computed: equal for results that may be compared."""
+        return f"{self.name} {self.quantization or self.compute_dtype} {self.sha256}"
+
     def rows(self) -> list[tuple[str, str]]:
         """Return the card as ``(label, value)`` pairs in reading order, without the notes."""
         return [

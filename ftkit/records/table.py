@@ -44,5 +44,19 @@ class Table(Showable):
 
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, with its sentence below."""
+        return f"{markdown(self.columns, self.rows)}\n\n{self.say}"
+
     def __str__(self) -> str:
         return f"{self.title}\n{self.to_pandas().to_string(index=False)}\n{self.say}".rstrip()
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table in Markdown; a bar or a line break in a cell does not break it."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -20,7 +20,7 @@ from ftkit.records.comparison_run import (
 )
 from ftkit.records.comparison_words import in_short, limit_text, signed
 from ftkit.views._registry import to_html
-from ftkit.views.plot import axis_names, number, ticks
+from ftkit.views.plot import axis_names, levels, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 
@@ -153,11 +153,7 @@ def _reach(record: ComparisonResult, panel: Panel, points: Sequence[ComparisonPo
 
 
 def _axes(panel: Panel, scale: _Scale) -> str:
-    across = "".join(
-        f'<path class="grid" d="M{_LEFT} {scale.y(v):.1f}H{_RIGHT}"/>'
-        f'<text x="{_LEFT - 7}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{number(v)}</text>'
-        for v in ticks(*scale.ys, 5)
-    )
+    across = levels(ticks(*scale.ys, 5), scale.y, _LEFT, _RIGHT)
     along = "".join(
         f'<path class="ax" d="M{scale.x(at):.1f} {_BOTTOM}v4"/>'
         f'<text x="{scale.x(at):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'

@@ -11,7 +11,7 @@ from math import exp, isfinite
 
 from ftkit.records.forgetting import FAMILIES, Family, ForgettingResult, Summary
 from ftkit.views._registry import to_html
-from ftkit.views.plot import axis_names, number, ticks
+from ftkit.views.plot import axis_names, levels, number, ticks
 from ftkit.views.style import card, css, stat
 from ftkit.views.table import rows_html
 
@@ -121,11 +121,7 @@ def _reach(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _axes(record: ForgettingResult, scale: _Scale) -> str:
-    across = "".join(
-        f'<path class="grid" d="M{_LEFT} {scale.y(v):.1f}H{_RIGHT}"/>'
-        f'<text x="{_LEFT - 7}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{number(v)}</text>'
-        for v in ticks(*scale.ys, 5)
-    )
+    across = levels(ticks(*scale.ys, 5), scale.y, _LEFT, _RIGHT)
     along = "".join(
         f'<text x="{scale.x(v):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'
         for v in ticks(*scale.xs, 6)

@@ -8,7 +8,7 @@ from html import escape
 
 from ftkit.records.lines import Lines
 from ftkit.views._registry import to_html
-from ftkit.views.plot import axis_names, number, ticks
+from ftkit.views.plot import axis_names, levels, number, ticks
 from ftkit.views.style import card, css
 
 _WIDTH, _HEIGHT = 760, 320
@@ -70,11 +70,7 @@ def _y(value: float, reach: tuple[float, float]) -> float:
 
 
 def _axes(record: Lines, xs: tuple[float, float], ys: tuple[float, float]) -> str:
-    across = "".join(
-        f'<path class="grid" d="M{_LEFT} {_y(v, ys):.1f}H{_RIGHT}"/>'
-        f'<text x="{_LEFT - 7}" y="{_y(v, ys) + 4:.1f}" text-anchor="end">{number(v)}</text>'
-        for v in ticks(*ys, 5)
-    )
+    across = levels(ticks(*ys, 5), lambda v: _y(v, ys), _LEFT, _RIGHT)
     along = "".join(
         f'<text x="{_x(v, xs):.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{number(v)}</text>'
         for v in ticks(*xs, 6)

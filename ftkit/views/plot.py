@@ -4,7 +4,7 @@ Colours come from the classes in ``curves.css``, so one picture serves light and
 out: interaction, log scales, and anything that knows what a metric means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, groupby
@@ -103,6 +103,15 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     step = next(k * power for k in (1, 2, 2.5, 5, 10) if k * power >= raw * 0.999)
     first = ceil(low / step - 1e-9)
     return [i * step for i in range(first, floor(high / step + 1e-9) + 1)]
+
+
+def levels(values: Iterable[float], y: Callable[[float], float], left: int, right: int) -> str:
+    """Return a line across the plot for each of `values`, with its number at the left."""
+    return "".join(
+        f'<path class="grid" d="M{left} {y(v):.1f}H{right}"/>'
+        f'<text x="{left - 7}" y="{y(v) + 4:.1f}" text-anchor="end">{number(v)}</text>'
+        for v in values
+    )
 
 
 def axis_names(

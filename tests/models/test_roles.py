@@ -101,7 +101,8 @@ def test_gradients_equal_those_through_full_logits_whatever_the_chunk(roles, bat
     theirs = gradients(*naive(roles, ids, mask, 4, 0.7))
     assert max(g.abs().max() for g in theirs) > 1e-2
     for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, **CLOSE)
+        # Of the whole tensor: each of the two is 5e-6 off its float64 value, by rounding alone.
+        assert (mine - other).norm() < 5e-5 * other.norm()
 
 
 def test_no_tensor_of_the_size_of_all_logits_is_made_or_kept(roles, batch, monkeypatch) -> None:

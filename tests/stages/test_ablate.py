@@ -645,7 +645,7 @@ def test_a_notebook_gets_one_table_that_is_rewritten(monkeypatch: pytest.MonkeyP
         shown.append(bundle)
         return Handle()
 
-    monkeypatch.setattr(screen, "_in_notebook", lambda: True)
+    monkeypatch.setattr(screen, "in_kernel", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     ftkit.ablate(loss, GRID, seeds=1)
     states = [bundle["text/plain"].split(" · ")[0] for bundle in shown]

@@ -1,14 +1,15 @@
 """Which settings with which seeds: everything about a call that can be wrong before it runs."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ftkit.errors import SettingsError
 from ftkit.records.ablation import Setting, Value
+from ftkit.stages.naming import name_of
 
 Design = Literal["full", "one-factor"]
 Grid = Mapping[str, Sequence[Value]]
@@ -79,13 +80,6 @@ def check_run(run: object, plan: Plan) -> None:
             f"{name_of(run)}{signature} cannot be called with the factors and the seed "
             f"({error}): it must take {wanted} by name, and nothing else without a default"
         ) from error
-
-
-def name_of(run: Callable[..., Any] | object) -> str:
-    """Return the qualified name of a function, of a partial's function, or of an object's class."""
-    inner = getattr(run, "func", run)
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _full(factors: Mapping[str, tuple[Value, ...]]) -> list[Setting]:

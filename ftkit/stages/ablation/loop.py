@@ -14,11 +14,12 @@ from ftkit.records.ablation import (
 )
 from ftkit.records.ablation_progress import AblationProgress
 from ftkit.stages.ablation.clock import Clock
-from ftkit.stages.ablation.design import Cell, Design, Grid, Plan, cell, check_run, name_of, planned
+from ftkit.stages.ablation.design import Cell, Design, Grid, Plan, cell, check_run, planned
 from ftkit.stages.ablation.runners import InProcess, Isolated, Runner
 from ftkit.stages.ablation.screen import Screen
 from ftkit.stages.ablation.store import Claim, Store, open_store
 from ftkit.stages.ablation.trackers import Trackers
+from ftkit.stages.naming import name_of
 
 _POLL = 0.03  # seconds between two looks at the processes
 _POLL_ELSEWHERE = 0.5  # seconds between two looks at trials that other processes run

@@ -18,7 +18,7 @@ import torch
 from ftkit.errors import SettingsError
 from ftkit.records.ablation import AblationTrial, Failure, Setting
 from ftkit.stages.ablation import child
-from ftkit.stages.ablation.design import name_of
+from ftkit.stages.naming import name_of
 
 _TAIL = 4000  # characters of a failed process's output that are kept
 _LARGE_MB = 64

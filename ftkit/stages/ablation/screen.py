@@ -1,11 +1,11 @@
 """What is seen of an ablation while it runs: a live table in a notebook, lines elsewhere."""
 
-import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from ftkit.records.ablation_progress import AblationProgress
+from ftkit.showing import in_kernel
 
 _EVERY = 1.0  # seconds between two pictures, unless something happened
 _SHARE = 10  # drawing may take one part in so many of the time
@@ -17,7 +17,7 @@ class Screen:
     def __init__(self, wanted: bool) -> None:
         """Show nothing unless `wanted`."""
         self._wanted = wanted
-        self._notebook = wanted and _in_notebook()
+        self._notebook = wanted and in_kernel()
         self._handle: Any = None
         self._next = float("-inf")
 
@@ -46,9 +46,3 @@ class Screen:
             self._handle.update(bundle, raw=True)
         ended = monotonic()
         self._next = ended + max(_EVERY, _SHARE * (ended - began))
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")

@@ -75,14 +75,14 @@ def as_reward(reward: Callable[..., Sequence[float]]) -> RewardFunction:
 class _OfCompletions:
     """A reward that looks at completions alone; a class, since closures go to no other process."""
 
-    function: Callable[[list[str]], Sequence[float]]
+    func: Callable[[list[str]], Sequence[float]]
 
     @property
     def __name__(self) -> str:
-        return str(getattr(self.function, "__name__", "reward"))
+        return str(getattr(self.func, "__name__", "reward"))
 
     def __call__(self, prompts: list[str], completions: list[str]) -> Sequence[float]:
-        return self.function(completions)
+        return self.func(completions)
 
 
 class Probe:

@@ -18,6 +18,7 @@ from ftkit.errors import DataError, RecordError, SettingsError
 from ftkit.models import Loaded, LoraAdapter, load, load_tokenizer
 from ftkit.models.hardware import pick_device
 from ftkit.models.loading import DEFAULT
+from ftkit.records import files
 from ftkit.records.comparison import FILE_NAME, ComparisonResult
 from ftkit.records.comparison_run import ALGORITHMS, NAMES, Algorithm, ComparisonRun
 from ftkit.records.comparison_words import signed
@@ -26,6 +27,7 @@ from ftkit.stages.compare.probe import as_reward
 from ftkit.stages.compare.recipe import CompareRecipe
 from ftkit.stages.compare.runners import Job, run
 from ftkit.stages.forgetting.rows import fingerprint
+from ftkit.stages.naming import name_of
 from ftkit.stages.ppo.rollout import encode_prompts
 from ftkit.stages.ppo.scoring import RewardFunction, checked_scores
 from ftkit.stages.ppo.trainer import conversations
@@ -231,13 +233,7 @@ def _begun(base: Loaded | str, job: Job, folder: str | os.PathLike[str] | None) 
     settings = _settings(base, job)
     if folder is not None and os.path.exists(os.path.join(folder, FILE_NAME)):
         kept = ComparisonResult.load(folder)
-        different = [k for k in settings if kept.settings.get(k) != settings[k]]
-        if different:
-            was, now = kept.settings.get(different[0]), settings[different[0]]
-            raise RecordError(
-                f"{folder} holds results with another {different[0]} ({was}, now {now}), which "
-                "must not be mixed with these: choose another folder, or delete that one"
-            )
+        files.check_same(kept.settings, settings, folder)
         return kept
     return ComparisonResult(
         model=base if isinstance(base, str) else base.card.name,
@@ -254,11 +250,11 @@ def _begun(base: Loaded | str, job: Job, folder: str | os.PathLike[str] | None) 
 def _settings(base: Loaded | str, job: Job) -> dict[str, Any]:
     """What must be equal for results to be comparable; JSON types only."""
     settings = {
-        "model": base if isinstance(base, str) else _mark(base),
+        "model": base if isinstance(base, str) else base.card.weights,
         "start": "new" if job.start is None else _digest(job.start),
         "train prompts": fingerprint(job.train),
         "evaluation prompts": fingerprint(job.held_out),
-        "reward": _full_name(job.reward),
+        "reward": name_of(job.reward),
         "device": _device(base),
         "isolate": isinstance(base, str),
         **asdict(job.recipe),
@@ -269,17 +265,6 @@ def _settings(base: Loaded | str, job: Job) -> dict[str, Any]:
 
 def _device(base: Loaded | str) -> str:
     return str(pick_device() if isinstance(base, str) else base.model.device)
-
-
-def _full_name(reward: Any) -> str:
-    inner = getattr(reward, "function", reward)  # of `as_reward`
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _mark(base: Loaded) -> str:
-    card = base.card
-    return f"{card.name} {card.quantization or card.compute_dtype} {card.sha256}"
 
 
 def _digest(adapter: LoraAdapter) -> str:

@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from ftkit.errors import DataError, RecordError, SettingsError
 from ftkit.models import Loaded, load, memory_mb
 from ftkit.models.loading import DEFAULT
+from ftkit.records import files
 from ftkit.records.forgetting import FILE_NAME, ForgettingResult, ForgettingRun, Scores
 from ftkit.stages.adapters import fresh_base, warn_of_trained_adapter
 from ftkit.stages.forgetting.anchored import AnchoredTrainer
@@ -212,13 +213,7 @@ def _begun(
     """Return the study as the folder holds it, or a new one with the start's scores."""
     settings = _settings(base, material, recipe)
     if folder is not None and (kept := _kept(folder)) is not None:
-        different = [k for k in settings if kept.settings.get(k) != settings[k]]
-        if different:
-            was, now = kept.settings.get(different[0]), settings[different[0]]
-            raise RecordError(
-                f"{folder} holds results with another {different[0]} ({was}, now {now}), which "
-                "must not be mixed with these: choose another folder, or delete that one"
-            )
+        files.check_same(kept.settings, settings, folder)
         return replace(kept, domain=names[0], general=names[1])
     return ForgettingResult(
         domain=names[0],
@@ -250,10 +245,9 @@ def _kept(folder: str | os.PathLike[str]) -> ForgettingResult | None:
 
 def _settings(base: Loaded, material: _Material, recipe: ForgettingRecipe) -> dict[str, object]:
     """What must be equal for results to be comparable; JSON types only."""
-    card = base.card
     quiz = [] if material.quiz is None else material.quiz.to_list()
     return {
-        "model": f"{card.name} {card.quantization or card.compute_dtype} {card.sha256}",
+        "model": base.card.weights,
         **asdict(recipe),
         "domain data": fingerprint(material.train, material.test),
         "general data": fingerprint(material.general),
