@@ -56,11 +56,18 @@ def read_adapter(model: Any, name: str | None = None) -> LoraAdapter:
     if name not in known:
         raise SettingsError(f"the model carries no adapter {name!r}; it has {sorted(known)}")
     config = _own_matrices_only(known[name], name)
-    state = get_peft_model_state_dict(
+    tensors = {
+        k.removeprefix(PEFT_PREFIX): v.detach().clone() for k, v in _state(model, name).items()
+    }
+    return LoraAdapter(config, tensors, head=tensors.pop(_SCORE_HEAD, None))
+
+
+def _state(model: Any, name: str) -> dict[str, Tensor]:
+    """Return what PEFT would save of adapter `name`, on the model's own storage."""
+    state: dict[str, Tensor] = get_peft_model_state_dict(
         model, dict(model.named_parameters()), adapter_name=name, save_embedding_layers=False
     )
-    tensors = {k.removeprefix(PEFT_PREFIX): v.detach().clone() for k, v in state.items()}
-    return LoraAdapter(config, tensors, head=tensors.pop(_SCORE_HEAD, None))
+    return state
 
 
 def _active_name(model: Any, known: dict[str, Any]) -> str:
@@ -138,7 +145,8 @@ def attach(model: Any, name: str, adapter: LoraAdapter, dtype: torch.dtype) -> N
     if name not in model.peft_config:
         add(model, name, adapter.config, dtype)
     own = dict(adapter_parameters(model, name))
-    state = {PEFT_PREFIX + key: tensor for key, tensor in adapter.tensors.items()}
+    # A new score head beside the adapter stays as it is.
+    state = _state(model, name) | {PEFT_PREFIX + k: tensor for k, tensor in adapter.tensors.items()}
     try:
         set_peft_model_state_dict(model, state, adapter_name=name)
     except RuntimeError as error:

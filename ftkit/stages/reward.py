@@ -2,10 +2,11 @@
 
 It reads a whole conversation and gives one number, read behind the last token of the answer. The
 backbone is the base's own decoder (`ftkit.models.score_model`), so the reward model costs an
-adapter and one row of weights. Left out: process rewards (a score for each step), rankings of
-more than two answers, and a start from another adapter than the bare base.
+adapter and one row of weights. Left out: process rewards (a score for each step) and rankings of
+more than two answers.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
@@ -24,17 +24,15 @@ from ftkit.chat.annotated import IGNORE_INDEX
 from ftkit.chat.prepare import tools
 from ftkit.data.preferences import require_preferences
 from ftkit.errors import ChatError, DataError
-from ftkit.models import Loaded, score_model
+from ftkit.models import Loaded, LoraAdapter, score_model
 from ftkit.records import ScoredPair
 from ftkit.stages import limits
 from ftkit.stages.adapters import (
-    attach_displays,
     fresh_base,
-    match_compute_dtype,
     require_distinct_pad,
     shared_arguments,
-    warn_of_trained_adapter,
 )
+from ftkit.stages.starting import Start, new_adapter, settle, started, take_start
 
 _SIDES = ("chosen", "rejected")
 
@@ -49,8 +47,8 @@ class RewardRecipe:
         learning_rate: Peak, after warm-up, decaying linearly to 0. Higher than for SFT: the
             judgement is new to the model, and one pass over few pairs has to do.
         warmup_steps: Steps of linear warm-up.
-        lora_r: Rank of the adapter.
-        lora_alpha: Scale of the adapter; the update is multiplied by ``lora_alpha / lora_r``.
+        lora_r: Rank of a new adapter; one to start from keeps its own.
+        lora_alpha: Scale of a new adapter; the update is multiplied by ``lora_alpha / lora_r``.
         max_length: Longest conversation in tokens; pairs with a longer one are left out, since a
             cut answer would be scored by its beginning.
         centering: Weight of (r_chosen + r_rejected)², which holds the scores near 0 (Eisenstein
@@ -88,6 +86,7 @@ def reward(
     dataset: Dataset,
     *,
     eval_dataset: Dataset | None = None,
+    adapter: Start | None = None,
     recipe: RewardRecipe | None = None,
     args: RewardConfig | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -98,12 +97,16 @@ def reward(
     ``Roles(base).add_reward(read_adapter(trainer.model))`` scores with the same numbers.
 
     There is one base in memory: a later stage on it takes this adapter out, so read or save it
-    before. An adapter that the base carries now is removed, with a warning if it was trained.
+    before. An adapter that the base carries now is removed, with a warning if it was trained and
+    is not the one to start from.
 
     Args:
         base: From `ftkit.load`.
         dataset: Preferences, see `ftkit.data.require_preferences`.
         eval_dataset: Held-out pairs, of other prompts (`ftkit.data.split_by_prompt`).
+        adapter: Where the judge starts, e.g. an SFT adapter, as in InstructGPT (Ouyang et al.
+            2022, section 3.5): its folder (``sft_trainer.save_model``), a `LoraAdapter`, or the
+            trainer itself. A copy is trained. None for a new adapter on the bare base.
         recipe: Sizes and rates; see `RewardRecipe`.
         args: Your own `trl.RewardConfig`, used instead of what `recipe` says, except for LoRA and
             ``margin``.
@@ -111,8 +114,8 @@ def reward(
 
     Raises:
         DataError: as `reward_rows`.
-        SettingsError: the tokenizer has no pad token of its own, or the architecture has no
-            sequence classifier with a score head.
+        SettingsError: the tokenizer has no pad token of its own, the architecture has no sequence
+            classifier with a score head, or `adapter` cannot be read or does not fit the base.
     """
     recipe = recipe or RewardRecipe()
     args = args or _config(base, recipe, evaluate=eval_dataset is not None)
@@ -124,25 +127,16 @@ def reward(
     options = {"max_length": args.max_length, "margin": recipe.margin}
     train = reward_rows(base, dataset, **options)
     held_out = None if eval_dataset is None else reward_rows(base, eval_dataset, **options)
-    warn_of_trained_adapter(base.model)
+    start = take_start(base, adapter)
     trainer = RewardTrainer(
-        model=score_model(fresh_base(base.model), seed=recipe.seed),
         args=args,
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=base.tokenizer,
-        peft_config=LoraConfig(
-            r=recipe.lora_r,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="SEQ_CLS",
-            modules_to_save=["score"],
-        ),
         callbacks=list(callbacks),
+        **_judge(base, start, recipe),
     )
-    match_compute_dtype(trainer.model, base)
-    attach_displays(trainer, callbacks)
+    settle(trainer, base, start, callbacks)
     return trainer
 
 
@@ -228,6 +222,18 @@ def _config(base: Loaded, recipe: RewardRecipe, *, evaluate: bool) -> RewardConf
         center_rewards_coefficient=recipe.centering or None,
         **shared_arguments(base, recipe, evaluate=evaluate),
     )
+
+
+def _judge(base: Loaded, start: LoraAdapter | None, recipe: RewardRecipe) -> dict[str, Any]:
+    """Return ``model`` and ``peft_config`` of a judge with a new score head."""
+    config = start.config if start else new_adapter(recipe.lora_r, recipe.lora_alpha)
+    config = copy.deepcopy(config)
+    config.task_type = "SEQ_CLS"
+    config.modules_to_save = ["score"]
+    model = score_model(fresh_base(base.model), seed=recipe.seed)
+    if start is None:
+        return {"model": model, "peft_config": config}
+    return {"model": started(model, config, start), "peft_config": None}
 
 
 def _ids(tokenizer: Any, row: dict[str, Any], side: str, index: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Where a policy starts: from a new adapter on the bare base, or from a trained one.
+"""Where a policy or a judge starts: a new adapter on the bare base, or a trained one.
 
 TRL makes the reference of a trained adapter itself, a frozen copy named ``ref``. On a quantized
 base it then rounds the policy to bfloat16 and not the copy, so that the two would differ before
@@ -50,11 +50,13 @@ def policy_arguments(base: Loaded, start: LoraAdapter | None, r: int, alpha: int
     """Return ``model`` and ``peft_config`` for a TRL trainer whose policy begins at `start`.
 
     Raises:
-        SettingsError: as `policy_from`.
+        SettingsError: as `started`.
     """
+    model = fresh_base(base.model)
     if start is None:
-        return {"model": fresh_base(base.model), "peft_config": new_adapter(r, alpha)}
-    return {"model": policy_from(base, start), "peft_config": None}
+        return {"model": model, "peft_config": new_adapter(r, alpha)}
+    # TRL adds the frozen copy that is the reference.
+    return {"model": started(model, start.config, start), "peft_config": None}
 
 
 def settle(trainer: Any, base: Loaded, start: LoraAdapter | None, callbacks: Sequence[Any]) -> None:
@@ -85,20 +87,20 @@ def read_start(base: Loaded, start: Start | None) -> LoraAdapter | None:
         adapter = read_adapter(start.model if isinstance(start, Trainer) else start)
     if adapter is not None and adapter.head is not None:
         raise SettingsError(
-            "the adapter to start from is a reward model's: a policy starts from an SFT adapter, "
+            "the adapter to start from is a reward model's: training starts from an SFT adapter, "
             "or from none (adapter=None)"
         )
     return adapter
 
 
-def policy_from(base: Loaded, adapter: LoraAdapter) -> PeftModel:
-    """Return the base with `adapter` on it as the policy; TRL adds the frozen copy.
+def started(model: Any, config: LoraConfig, adapter: LoraAdapter) -> PeftModel:
+    """Return `model` wrapped with an adapter of `config` that is a copy of `adapter`.
 
     Raises:
         SettingsError: the adapter was made for another architecture.
     """
     try:
-        model = get_peft_model(fresh_base(base.model), adapter.config, adapter_name=POLICY)
+        model = get_peft_model(model, config, adapter_name=POLICY)
     except ValueError as error:
         raise SettingsError(f"the adapter to start from does not fit this base: {error}") from error
     _fill(model, POLICY, adapter)
