@@ -6,22 +6,9 @@ from typing import Any
 
 from ftkit.diagnosis.case import Case
 from ftkit.findings import Finding
+from ftkit.models.sampler_settings import SETTINGS, off_the_softmax
 
 _GREEDY = 0.1
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "top_k": (None, 0),
-    "top_p": (None, 1.0),
-    "min_p": (None, 0.0),
-    "typical_p": (None, 1.0),
-    "repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "suppress_tokens": (None, []),
-    "bad_words_ids": (None, []),
-    "num_beams": (None, 1),
-}
-"""What changes the sampler's distribution, and the values that do not."""
 
 
 def examine_settings(case: Case) -> Iterator[Finding]:
@@ -67,20 +54,14 @@ def _sampling(case: Case) -> dict[str, Any]:
         return {}
     config = getattr(case.trainer, "generation_config", None)
     if config is not None:
-        return {
-            k: v
-            for k, v in config.to_dict().items()
-            if k in (*_NEUTRAL, "temperature", "do_sample")
-        }
-    own = {k: getattr(case.args, k, None) for k in (*_NEUTRAL, "temperature")}
+        return {k: v for k, v in config.to_dict().items() if k in (*SETTINGS, "temperature")}
+    own = {k: getattr(case.args, k, None) for k in (*SETTINGS, "temperature")}
     return {**own, **(getattr(case.args, "generation_kwargs", None) or {})}
 
 
 def _sampler(case: Case, sampling: dict[str, Any]) -> Iterator[Finding]:
     """The scorer's log-probabilities know the temperature and nothing else."""
-    changed = {k: sampling[k] for k, same in _NEUTRAL.items() if sampling.get(k) not in same}
-    if sampling.get("do_sample") is False:
-        changed["do_sample"] = False
+    changed = off_the_softmax(sampling)
     temperature = getattr(case.args, "temperature", 1.0)
     if sampling.get("temperature") not in (None, temperature):
         changed["temperature"] = sampling["temperature"]

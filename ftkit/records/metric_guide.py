@@ -9,7 +9,7 @@ keys that it does not know.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import inf, isfinite
@@ -41,6 +41,7 @@ _NAN_FIX = (
     "learning rate. With fp16 a few such steps at the start are normal, the loss scaler skips them."
 )
 Band = tuple[float, float]
+_BANDS = ("healthy", "stop", "from_start")
 _WITH_DATASET = "loss|runtime|samples_per_second|steps_per_second|model_preparation_time"
 
 
@@ -56,6 +57,8 @@ class Metric:
         expect: What a good run looks like, in a few words.
         healthy: Band ``(low, high)``, inclusive, for the values; None when none holds in general.
         stop: Wider band around `healthy`; outside it, going on is a waste.
+        from_start: Healthy band as multiples of where the curve began, for metrics whose size
+            depends on the task; see `grounded`.
         look: "Look here": what a value outside `healthy` tells, and what to do.
         halt: "Stop": when to end the run, and what to do.
         gaps: Why missing values can be normal here; empty where NaN means stop.
@@ -69,10 +72,23 @@ class Metric:
     expect: str = ""
     healthy: Band | None = None
     stop: Band | None = None
+    from_start: Band | None = None
     look: str = ""
     halt: str = ""
     gaps: str = ""
     minor: bool = False
+
+    def grounded(self, values: Sequence[float]) -> "Metric":
+        """Return the metric with the healthy band that holds for one curve.
+
+        Where the guide knows a band only as multiples of the start, the start is the median of
+        the first three finite values. Before there are three, or at 0, there is no band.
+        """
+        first = [v for v in values if isfinite(v)][:JUDGED_FROM]
+        if self.from_start is None or len(first) < JUDGED_FROM or median(first) <= 0:
+            return self
+        low, high = (factor * median(first) for factor in self.from_start)
+        return replace(self, healthy=(low, high), from_start=None)
 
     def judge(self, values: Sequence[float], *, name: str = "") -> Finding | None:
         """Return what to tell about a curve, None when there is nothing to tell.
@@ -91,7 +107,7 @@ class Metric:
         finite = [v for v in values if isfinite(v)]
         if len(finite) < JUDGED_FROM:
             return gap
-        return self._outside(median(finite[-JUDGED_FROM:]), name) or gap
+        return self.grounded(values)._outside(median(finite[-JUDGED_FROM:]), name) or gap
 
     def _gap(self, values: Sequence[float], name: str) -> Finding | None:
         bad = sum(not isfinite(v) for v in values)
@@ -150,10 +166,10 @@ def band_text(band: Band) -> str:
     """Return a band in words: ``"0.05 to 4"``, ``"at least 2"``, ``"at most 0.3"``."""
     low, high = band
     if high == inf:
-        return f"at least {low:g}"
+        return f"at least {low:.3g}"
     if 0 < low < 1e-4:
-        return f"above 0, at most {high:g}"
-    return f"at most {high:g}" if low == 0 else f"{low:g} to {high:g}".replace("-", "−")
+        return f"above 0, at most {high:.3g}"
+    return f"at most {high:.3g}" if low == 0 else f"{low:.3g} to {high:.3g}".replace("-", "−")
 
 
 def _within(value: float, band: Band) -> bool:
@@ -181,7 +197,7 @@ def _read() -> Mapping[str, Metric]:
 
 
 def _metric(name: str, entry: dict[str, Any]) -> Metric:
-    bands = {k: (float(v[0]), float(v[1])) for k, v in entry.items() if k in ("healthy", "stop")}
+    bands = {k: (float(v[0]), float(v[1])) for k, v in entry.items() if k in _BANDS}
     return Metric(key=name.partition("@")[0], **{**entry, **bands})
 
 

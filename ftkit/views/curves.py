@@ -4,7 +4,7 @@ The picture is HTML with inline SVG and needs no script. Left out: judging (that
 `ftkit.records.metric_guide`) and updating (`ftkit.LiveMetrics`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import isfinite
@@ -111,7 +111,7 @@ def panels(history: RunHistory) -> list[Panel]:
         splits[split] = Series(split, tuple(points), rank)
     made = [
         Panel(
-            metric_for(base, history.method),
+            metric_for(base, history.method).grounded(_values(splits)),
             base if "train" in splits else f"{next(iter(splits))}_{base}",
             tuple(sorted(splits.values(), key=lambda s: s.rank)),
             tuple(told.get(base, ())),
@@ -120,6 +120,11 @@ def panels(history: RunHistory) -> list[Panel]:
         for base, splits in curves.items()
     ]
     return sorted(made, key=_place)
+
+
+def _values(splits: Mapping[str, Series]) -> list[float]:
+    """The training curve, or the first other one."""
+    return [value for _, value in min(splits.values(), key=lambda s: s.rank).points]
 
 
 def run_text(history: RunHistory) -> str:

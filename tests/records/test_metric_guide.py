@@ -143,6 +143,9 @@ def test_each_entry_is_complete_and_consistent(name):
     assert metric.group == "books" or (metric.look and metric.halt)
     if metric.healthy:
         assert metric.healthy[0] < metric.healthy[1]
+    if metric.from_start:
+        assert metric.healthy is None, "one kind of band"
+        assert metric.from_start[0] < 1 < metric.from_start[1]
     if metric.stop:
         assert metric.healthy, "a stop band needs a healthy one inside"
         assert metric.stop[0] <= metric.healthy[0] < metric.healthy[1] <= metric.stop[1]
@@ -194,6 +197,18 @@ def test_the_median_of_the_last_three_is_held_against_the_bands(values, severity
     finding = METRIC.judge(values)
     assert (finding.severity if finding else None) == severity
     assert (finding.fix if finding else "") == fix
+
+
+def test_a_band_from_the_start_is_held_against_the_curves_own_beginning():
+    length = explain("objective/length", "ppo")
+    assert length.grounded([20.0, 20.0]).healthy is None, "too few to know the start"
+    assert length.grounded([nan, 18.0, 22.0, 20.0, 99.0]).healthy == (10.0, 40.0)
+    assert length.judge([20.0, 20.0, 20.0, 35.0, 35.0, 35.0]) is None
+    told = length.judge([20.0, 20.0, 20.0, 8.0, 8.0, 8.0])
+    assert told.severity == "warning"
+    assert "10 to 40" in told.message
+    never_ended = explain("objective/eos_rate", "ppo").grounded([0.0, 0.0, 0.0])
+    assert never_ended.healthy is None, "a share of nothing is no band"
 
 
 def test_nan_is_told_at_once_and_remembered_after_recovery():

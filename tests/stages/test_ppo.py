@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerCallback
 
-from ftkit.errors import DataError, RecordError
+from ftkit.errors import DataError, RecordError, SettingsError
 from ftkit.models import load
 from ftkit.models.roles import Roles
 from ftkit.records.ppo_trace import PPOTrace
@@ -224,29 +225,84 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tiny_base, tmp_path, err
     assert [i.number for i in run.trace.iterations] == [1, 2, 3]
 
 
-def test_a_run_killed_in_the_middle_of_a_round_goes_on_to_the_same_numbers(
-    tiny_base, tiny_folder, tmp_path
-) -> None:
-    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+KILLED = {
+    "while sampling": ("ftkit.models.roles.Roles.generate", 2),
+    "while the reward scores": ("ftkit.stages.ppo.trainer.score", 3),
+    "in the first update": ("ftkit.stages.ppo.update._step", 5),
+    "in the last update": ("ftkit.stages.ppo.update._step", 8),
+    "between the updates and the trace": ("ftkit.stages.ppo.trainer.traced", 2),
+    "while saving the adapters": ("ftkit.models.roles_io.write", 3),
+    "between adapters and trace": ("ftkit.records.ppo_trace.PPOTrace.save", 2),
+    "before the optimizer is saved": ("ftkit.stages.ppo.checkpoint.save_file", 3),
+    "before a checkpoint gets its name": ("json.dumps", 2),
+    "before the old checkpoint is removed": ("ftkit.stages.ppo.checkpoint.shutil.rmtree", 5),
+}
+"""Where → (function, the call of it at which the process is killed)."""
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_folder, tmp_path_factory) -> Path:
+    """A folder with one killed run for each entry of `KILLED`.
+
+    One process imports everything, then forks one child a run, before torch has any threads.
+    """
+    folder = tmp_path_factory.mktemp("killed")
     script = f"""
-        import os, signal
+        import json, os, signal
+        from pathlib import Path
+        from pkgutil import resolve_name
+        from unittest.mock import patch
         import ftkit
         from ftkit.stages.ppo import PPOConfig, PPOTrainer
-        calls = []
+
         def length_reward(prompts, completions):
-            calls.append(1)
-            if len(calls) == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
             return [len(c) / 10 for c in completions]
-        base = ftkit.load({str(tiny_folder)!r}, quantization=None, device="cpu")
-        PPOTrainer(base, {PROMPTS!r}, reward=length_reward, config={QUICK!r},
-                   output_dir={str(tmp_path / "b" / "run")!r}).train()
+
+        def run(place, nth, folder):
+            honest, calls = resolve_name(place), []
+            def deadly(*args, **kwargs):
+                calls.append(1)
+                if len(calls) == nth:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return honest(*args, **kwargs)
+            base = ftkit.load({str(tiny_folder)!r}, quantization=None, device="cpu")
+            with patch(place, deadly):
+                PPOTrainer(base, {PROMPTS!r}, reward=length_reward, config={QUICK!r},
+                           output_dir=Path(folder) / "run").train()
+
+        for number, (place, nth) in enumerate({list(KILLED.values())!r}):
+            child = os.fork()
+            if child == 0:
+                try:
+                    run(place, nth, f"{folder}/{{number}}")
+                finally:
+                    os._exit(0)
+            _, status = os.waitpid(child, 0)
+            Path(f"{folder}/{{number}}.signal").write_text(str(os.WTERMSIG(status)))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ)
-    assert done.returncode == -signal.SIGKILL
-    resumed = trainer(tiny_base, tmp_path / "b").train()
-    for a, b in zip(numbers(resumed), numbers(undisturbed), strict=True):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_folder, tmp_path_factory) -> list[dict[str, float]]:
+    base = load(str(tiny_folder), quantization=None, device="cpu")
+    return numbers(trainer(base, tmp_path_factory.mktemp("undisturbed")).train())
+
+
+@pytest.mark.parametrize("where", KILLED)
+def test_a_run_killed_anywhere_goes_on_to_the_same_numbers(
+    tiny_base, killed, undisturbed, where
+) -> None:
+    number = list(KILLED).index(where)
+    assert (killed / f"{number}.signal").read_text() == str(int(signal.SIGKILL))
+    run = trainer(tiny_base, killed / str(number))
+    resumed = numbers(run.train())
+    for a, b in zip(resumed, undisturbed, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
+    assert [iteration.number for iteration in run.trace.iterations] == [1, 2, 3]
+    left = sorted(path.name for path in (killed / str(number) / "run").iterdir())
+    assert left == ["round-000003"], "drafts and old checkpoints are cleared away"
 
 
 def test_a_callback_can_end_the_run_and_a_second_call_goes_on(tiny_base, tmp_path) -> None:
@@ -332,3 +388,94 @@ def test_bad_prompts_and_configs_are_errors(tiny_base, tmp_path) -> None:
     for wrong in ({"minibatches": 3}, {"temperature": 0.0}, {"lam": 1.5}, {"clip_range": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             replace(QUICK, **wrong)
+
+
+REFUSED = {
+    "top_k": ({"top_k": 50}, "top_k=50 draws from the likelier tokens only"),
+    "top_p": ({"top_p": 0.9}, "top_p=0.9 draws"),
+    "minimal length": ({"min_new_tokens": 5}, "min_new_tokens=5 forbids the stop token"),
+    "penalty": ({"repetition_penalty": 1.1}, "repetition_penalty=1.1 makes tokens .* less likely"),
+    "greedy": ({"do_sample": False}, "do_sample=False takes the likeliest token"),
+    "by transformers' name": (
+        {"generation_kwargs": {"no_repeat_ngram_size": 3}},
+        "no_repeat_ngram_size=3",
+    ),
+    "not read": ({"generation_kwargs": {"stop_strings": "."}}, "'stop_strings'.* is not read"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_settings_that_part_sampler_and_scorer_are_refused_with_the_reason(kind) -> None:
+    settings, message = REFUSED[kind]
+    with pytest.raises(SettingsError, match=message):
+        PPOConfig(**settings)
+    with pytest.raises(ValueError, match="temperature=0 .* greedy"):
+        PPOConfig(temperature=0)
+
+
+def test_settings_that_change_nothing_are_taken_and_not_kept() -> None:
+    config = PPOConfig(top_k=0, top_p=1.0, repetition_penalty=1.0, do_sample=True)
+    assert config == PPOConfig() == replace(config, seed=0)
+
+
+def test_sampling_settings_of_the_models_files_are_left_aside_aloud(tiny_base, tmp_path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*generation_config")
+        trainer(tiny_base, tmp_path)
+    tiny_base.model.generation_config.top_k = 20
+    with pytest.warns(UserWarning, match="generation_config has top_k=20; PPO samples without"):
+        trainer(tiny_base, tmp_path)
+
+
+def answers(monkeypatch, texts) -> None:
+    """Let every rollout have these completions, as text."""
+    from ftkit.stages.ppo import trainer as module
+
+    honest = module.collect
+    monkeypatch.setattr(
+        module, "collect", lambda *given: replace(honest(*given), completions=list(texts))
+    )
+
+
+def test_an_empty_completion_is_scored_as_an_empty_text_and_counted(
+    tiny_base, tmp_path, monkeypatch
+) -> None:
+    answers(monkeypatch, ["", "a", "b", "c"])
+    seen = []
+
+    def reward(prompts, completions):
+        seen.extend(completions)
+        return [0.0] * len(completions)
+
+    history = trainer(tiny_base, tmp_path, replace(QUICK, iterations=1), reward=reward).train()
+    assert seen == ["", "a", "b", "c"]
+    assert history[0]["objective/empty_rate"] == 0.25
+
+
+def test_a_round_of_empty_completions_ends_the_run_before_it_trains(
+    tiny_base, tmp_path, monkeypatch
+) -> None:
+    answers(monkeypatch, [""] * 4)
+    run = trainer(tiny_base, tmp_path)
+    with pytest.raises(DataError, match="all 4 completions of this round are empty.* row 0"):
+        run.train()
+    assert run.history == []
+
+
+def test_a_reward_that_fails_loses_no_round_between_two_checkpoints(tiny_base, tmp_path) -> None:
+    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+    calls = []
+
+    def failing(prompts, completions):
+        calls.append(1)
+        if len(calls) >= 3:
+            raise OSError("the judge is away")
+        return length_reward(prompts, completions)
+
+    failing.__name__ = "length_reward"
+    rare = replace(QUICK, checkpoint_every=50)
+    with pytest.raises(RewardError, match="the judge is away"):
+        trainer(tiny_base, tmp_path / "b", rare, failing).train()
+    assert [p.name for p in (tmp_path / "b" / "run").glob("round-*")] == ["round-000002"]
+    resumed = trainer(tiny_base, tmp_path / "b", rare)
+    assert numbers(resumed.train()) == numbers(undisturbed)

@@ -4,10 +4,13 @@ Numbers in brackets, [P1] …, refer to the policy details of "The N Implementat
 with PPO" (Huang et al. 2023), [G1] … to its general details.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from typing import Any, Literal
 
 from ftkit.algos.kl import KLEstimator
+from ftkit.errors import SettingsError
+from ftkit.models.sampler_settings import SETTINGS, off_the_softmax
 from ftkit.stages import limits
 
 
@@ -47,6 +50,16 @@ class PPOConfig:
         trace_rows: Completions a round whose every tensor is kept in the trace.
         checkpoint_every: Rounds between checkpoints.
         seed: Of adapter, sampling and shuffling; one a process. [G6]
+
+    The sampler's distribution must be the scorer's, softmax(z/τ), so `temperature` is its only
+    setting. ``top_k``, ``top_p``, ``min_p``, ``min_new_tokens``, ``repetition_penalty``,
+    ``do_sample`` and ``generation_kwargs`` (others, under transformers' names) are taken only to
+    be refused with the reason, unless their value changes nothing; they are not kept.
+
+    Raises:
+        SettingsError: a generation setting that would make the ratio of the first update differ
+            from 1.
+        ValueError: a number out of its range.
     """
 
     iterations: int = 20
@@ -79,12 +92,42 @@ class PPOConfig:
     trace_rows: int = 4
     checkpoint_every: int = 1
     seed: int = 0
+    top_k: InitVar[int | None] = None
+    top_p: InitVar[float | None] = None
+    min_p: InitVar[float | None] = None
+    min_new_tokens: InitVar[int | None] = None
+    repetition_penalty: InitVar[float | None] = None
+    do_sample: InitVar[bool | None] = None
+    generation_kwargs: InitVar[Mapping[str, Any] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(
+        self,
+        top_k: int | None,
+        top_p: float | None,
+        min_p: float | None,
+        min_new_tokens: int | None,
+        repetition_penalty: float | None,
+        do_sample: bool | None,
+        generation_kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        _require_softmax(
+            {
+                "top_k": top_k,
+                "top_p": top_p,
+                "min_p": min_p,
+                "min_new_tokens": min_new_tokens,
+                "repetition_penalty": repetition_penalty,
+                "do_sample": do_sample,
+                **(generation_kwargs or {}),
+            }
+        )
         limits.at_least_one(self, *_COUNTS)
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"PPOConfig: {name}={getattr(self, name)} must be above 0")
+        if not self.temperature > 0:
+            raise ValueError(
+                f"PPOConfig: temperature={self.temperature} must be above 0: greedy decoding "
+                "draws nothing, so there would be no ratio and nothing to explore"
+            )
+        limits.positive(self, *_POSITIVE)
         limits.not_negative(self, *_NOT_NEGATIVE)
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
@@ -104,5 +147,20 @@ _COUNTS = (
     *("iterations", "batch_size", "minibatches", "epochs", "micro_batch", "max_prompt_tokens"),
     *("max_new_tokens", "kl_horizon", "lora_r", "lora_alpha", "checkpoint_every"),
 )
-_POSITIVE = ("temperature", "learning_rate", "adam_epsilon", "max_grad_norm", "clip_range")
+_POSITIVE = ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_range")
 _NOT_NEGATIVE = (*("missing_eos_penalty", "value_coef", "entropy_coef", "kl_coef", "trace_rows"),)
+
+
+def _require_softmax(settings: Mapping[str, Any]) -> None:
+    """Refuse what makes sampled tokens come from another distribution than softmax(z/τ)."""
+    for name, value in off_the_softmax(settings).items():
+        raise SettingsError(
+            f"PPOConfig: {name}={value!r} {SETTINGS[name].effect}, but log-probabilities, ratio "
+            "and KL are those of the whole softmax(z/τ): the first ratio would not be 1, and the "
+            f"KL could turn negative. Leave it out; for the same end use {SETTINGS[name].instead}"
+        )
+    for name in settings.keys() - SETTINGS.keys():
+        raise SettingsError(
+            f"PPOConfig: generation_kwargs[{name!r}] is not read by the sampler, which draws from "
+            "softmax(z/τ); temperature and max_new_tokens are fields of PPOConfig"
+        )

@@ -1,7 +1,8 @@
 """What a PPO round logs, under the names that readers know from TRL's PPO, padding never counted.
 
 `objective/*` describes the sampled completions, `policy/*`, `loss/*` and `val/*` the updates.
-New here: completion length, distinct-2, EOS rate, k3 estimate, explained variance, gradient norm.
+New here: completion length, distinct-2, EOS rate, empty completions, k2 and k3 estimates, explained
+variance, gradient norm.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ftkit.algos import explained_variance, k3, masked_mean, masked_row_sums
+from ftkit.algos import explained_variance, masked_mean, masked_row_sums, token_kl
+from ftkit.algos.kl import KLEstimator
 from ftkit.stages.ppo.rollout import Rollout
 from ftkit.stages.ppo.scoring import Scored
 from ftkit.stages.ppo.update import Update
@@ -21,7 +23,11 @@ def rollout_metrics(
     """Return the numbers of the sampled completions, means over the round."""
     mask = rollout.mask
     sequence_kl = masked_row_sums(scored.kl, mask)
-    unbiased = k3(rollout.logprobs, scored.ref_logprobs).masked_fill(~mask, 0.0)
+
+    def mean_kl(estimator: KLEstimator) -> float:
+        kl = token_kl(rollout.logprobs, scored.ref_logprobs, mask, estimator)
+        return float(masked_row_sums(kl, mask).mean())
+
     parts = {f"rewards/{name}/mean": float(part.mean()) for name, part in scored.parts.items()}
     return {
         "objective/scores": float(scored.scores.mean()),
@@ -29,12 +35,14 @@ def rollout_metrics(
         "objective/rlhf_reward": float((scored.paid - kl_coef * sequence_kl).mean()),
         "objective/non_score_reward": float((-kl_coef * sequence_kl).mean()),
         "objective/kl": float(sequence_kl.mean()),
-        "objective/kl_k3": float(masked_row_sums(unbiased, mask).mean()),
+        "objective/kl_k2": mean_kl("k2"),
+        "objective/kl_k3": mean_kl("k3"),
         "objective/kl_coef": kl_coef,
         "objective/entropy": float(masked_mean(rollout.entropy, mask)),
         "objective/length": float(mask.sum(dim=1).float().mean()),
         "objective/distinct": _distinct_pairs(rollout.completion_ids, mask),
         "objective/eos_rate": float(rollout.ended.float().mean()),
+        "objective/empty_rate": rollout.completions.count("") / len(rollout.completions),
         "val/num_eos_tokens": float(rollout.ended.sum()),
         "val/explained_variance": float(explained_variance(rollout.values, returns, mask)),
         **parts,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ftkit.algos import token_kl, token_rewards, whiten
+from ftkit.errors import DataError
 from ftkit.models.roles import Roles
 from ftkit.stages.ppo.config import PPOConfig
 from ftkit.stages.ppo.rollout import Rollout
@@ -71,9 +72,13 @@ def score(
 ) -> Scored:
     """Ask the rewards and the reference, and pay each token.
 
+    A completion that is only the stop token is scored as ``""``.
+
     Raises:
         RewardError: names the reward and the row.
+        DataError: all completions are empty.
     """
+    _require_text(rollout)
     mix = named_rewards(reward)
     parts = {name: _ask(roles, rollout, name, part) for name, (_, part) in mix.items()}
     scores = torch.stack([mix[name][0] * part for name, part in parts.items()]).sum(dim=0)
@@ -90,6 +95,16 @@ def score(
     tokens = token_rewards(paid, kl, rollout.mask, kl_coef)
     rewards = whiten(tokens, rollout.mask, shift_mean=False) if config.whiten_rewards else tokens
     return Scored(parts, scores, paid, reference.logprobs, kl, tokens, rewards)
+
+
+def _require_text(rollout: Rollout) -> None:
+    if not any(rollout.completions):
+        raise DataError(
+            f"all {len(rollout.completions)} completions of this round are empty: the policy ends "
+            f"every answer at once, from row 0 on (prompt ends with {rollout.prompts[0][-40:]!r}), "
+            "so there is nothing to learn from. Does the reward pay for short answers? Raise "
+            "kl_coef, lower the learning rate, or look at the chat template"
+        )
 
 
 def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:

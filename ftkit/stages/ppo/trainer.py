@@ -6,7 +6,9 @@ out on purpose: several processes, a critic of its own, and sampling engines.
 
 import tempfile
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ftkit.chat.render import Messages
 from ftkit.errors import DataError
 from ftkit.models import Loaded
 from ftkit.models.roles import Roles
+from ftkit.models.sampler_settings import off_the_softmax
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import checkpoint
 from ftkit.stages.ppo.config import PPOConfig
@@ -79,6 +82,7 @@ class PPOTrainer:
                 "prompts or a smaller batch"
             )
         self.reward = reward
+        _warn_of_unused(base.model.generation_config, self.config.temperature)
         self.roles = roles or Roles(
             base,
             lora_r=self.config.lora_r,
@@ -115,7 +119,8 @@ class PPOTrainer:
 
         Every call starts from the last checkpoint there, the first one from round 0. So an
         interrupted, failed or killed run goes on to the same numbers as one that was left alone.
-        A callback that sets ``control.should_training_stop`` ends the run behind its round, with a
+        What fails before a round's first update, such as a reward, loses no round that was done,
+        whatever `PPOConfig.checkpoint_every` says. A callback that sets ``control.should_training_stop`` ends the run behind its round, with a
         checkpoint.
 
         Returns:
@@ -123,7 +128,8 @@ class PPOTrainer:
 
         Raises:
             RewardError: a reward that raised or returned something unusable; names the row.
-            DataError: a prompt that is too long; names its row, before any round.
+            DataError: a prompt that is too long, named by its row before any round; or a round
+                whose completions are all empty.
             RecordError: a checkpoint in `output_dir` that is damaged or of another config.
         """
         encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
@@ -159,11 +165,12 @@ class PPOTrainer:
     def _round(self) -> dict[str, float]:
         config, began = self.config, time.monotonic()
         self._set_learning_rate()
-        batch = [self.prompts[i] for i in self._next_prompts()]
-        rollout = collect(
-            self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
-        )
-        scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
+        with self._nothing_lost():
+            batch = [self.prompts[i] for i in self._next_prompts()]
+            rollout = collect(
+                self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
+            )
+            scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
         estimate = gae(scored.rewards, rollout.values, rollout.mask, config.gamma, config.lam)
         advantages = estimate.advantages
         if config.whiten_advantages:
@@ -195,6 +202,21 @@ class PPOTrainer:
             self.progress.kl_coef, metrics["objective/kl"], config.batch_size
         )
         return metrics
+
+    @contextmanager
+    def _nothing_lost(self) -> Iterator[None]:
+        """Save the state before the round if the block, which trains nothing, does not end."""
+        order = list(self.progress.order)
+        states = {name: generator.get_state() for name, generator in self.generators.items()}
+        try:
+            yield
+        except BaseException:
+            self.progress.order = order
+            for name, state in states.items():
+                self.generators[name].set_state(state)
+            if self.progress.round % self.config.checkpoint_every:
+                self.save()
+            raise
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(
@@ -231,6 +253,18 @@ class PPOTrainer:
         self.optimizer = self._new_optimizer()
         checkpoint.restore(found, self.optimizer, self.generators)
         self.trace = PPOTrace.load(found / "trace")
+
+
+def _warn_of_unused(settings: Any, temperature: float) -> None:
+    """Say which sampling settings of the model's files PPO leaves aside."""
+    if unused := off_the_softmax(settings.to_dict()):
+        listed = ", ".join(f"{name}={value!r}" for name, value in unused.items())
+        warnings.warn(
+            f"the model's generation_config has {listed}; PPO samples without, from "
+            f"softmax(z/{temperature:g}), which is what it scores. Compare answers of before and "
+            "after under equal settings",
+            stacklevel=3,
+        )
 
 
 def conversations(prompts: Any) -> list[Messages]:
