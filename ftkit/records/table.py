@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftkit.records.source import SourceLine
 from ftkit.showing import Showable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class Table(Showable):
         title: What the table shows.
         columns: Names of the columns, with units where they have one.
         rows: One sequence a row; text is shown as it is (and escaped); numbers, NumPy's too,
-            with 3 digits behind the point unless they are whole.
+            with 3 digits behind the point unless they are whole. A `SourceLine` opens to its code.
         say: One sentence on what to see in it.
 
     Raises:
@@ -42,7 +43,8 @@ class Table(Showable):
         """Return the table as a data frame."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.rows), columns=list(self.columns))
+        rows = [[str(c) if isinstance(c, SourceLine) else c for c in row] for row in self.rows]
+        return pd.DataFrame(rows, columns=list(self.columns))
 
     def to_markdown(self) -> str:
         """Return the table in Markdown, with its sentence below."""

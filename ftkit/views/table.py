@@ -9,6 +9,7 @@ from math import isnan
 from numbers import Integral, Real
 from typing import Any
 
+from ftkit.records.source import SourceLine
 from ftkit.records.table import Table
 from ftkit.views._registry import to_html
 from ftkit.views.style import card, css
@@ -50,6 +51,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, SourceLine):
+        return f"<td>{_code(value)}</td>"
     if not _is_number(value):
         text = str(value)
         long = any(len(word) > _LONGEST_WORD for word in text.split())
@@ -59,3 +62,17 @@ def _cell(value: Any) -> str:
     else:
         shown = "NaN" if isnan(value) else f"{float(value):.3f}"
     return f"<td{_NUM}>{shown.replace('-', '−')}</td>"
+
+
+def _code(line: SourceLine) -> str:
+    """The place, which opens to the code around it."""
+    rows = "".join(
+        f"{'<mark>' if here else ''}{'▸' if here else ' '}{number:>4}  {escape(text)}"
+        f"{'</mark>' if here else ''}\n"
+        for number, text in enumerate(line.lines, line.first)
+        for here in (number == line.number,)
+    )
+    return (
+        f'<details class="ft-code"><summary><code>{escape(str(line))}</code></summary>'
+        f"<pre>{rows}</pre></details>"
+    )

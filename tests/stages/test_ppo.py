@@ -409,7 +409,7 @@ def test_settings_that_part_sampler_and_scorer_are_refused_with_the_reason(kind)
     settings, message = REFUSED[kind]
     with pytest.raises(SettingsError, match=message):
         PPOConfig(**settings)
-    with pytest.raises(ValueError, match="temperature=0 .* greedy"):
+    with pytest.raises(ValueError, match=r"temperature=0 .* greedy"):
         PPOConfig(temperature=0)
 
 
@@ -457,7 +457,7 @@ def test_a_round_of_empty_completions_ends_the_run_before_it_trains(
 ) -> None:
     answers(monkeypatch, [""] * 4)
     run = trainer(tiny_base, tmp_path)
-    with pytest.raises(DataError, match="all 4 completions of this round are empty.* row 0"):
+    with pytest.raises(DataError, match=r"all 4 completions of this round are empty.* row 0"):
         run.train()
     assert run.history == []
 
@@ -479,3 +479,43 @@ def test_a_reward_that_fails_loses_no_round_between_two_checkpoints(tiny_base, t
     assert [p.name for p in (tmp_path / "b" / "run").glob("round-*")] == ["round-000002"]
     resumed = trainer(tiny_base, tmp_path / "b", rare)
     assert numbers(resumed.train()) == numbers(undisturbed)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_score_at_the_last_column_is_lost_on_completions_that_end_before_it(
+    tiny_base, tmp_path, monkeypatch, right
+) -> None:
+    from ftkit.stages.ppo import trainer as module
+
+    honest = module.collect
+
+    def first_row_ends_early(*given):
+        rollout = honest(*given)
+        mask = rollout.mask.clone()
+        mask[0, 2:] = False
+        kept = {
+            name: getattr(rollout, name).masked_fill(~mask, 0.0)
+            for name in ("logprobs", "values", "entropy")
+        }
+        return replace(rollout, mask=mask, **kept)
+
+    monkeypatch.setattr(module, "collect", first_row_ends_early)
+    config = replace(QUICK, iterations=1, epochs=1, trace_rows=4, score_at_last_real=right)
+    run = trainer(tiny_base, tmp_path, config, lambda prompts, completions: [1.0] * 4)
+    run.train()
+    iteration = run.trace.at(1)
+    assert iteration.lengths[0] == 2
+    earned = iteration.rewards.sum(axis=1)
+    assert earned == pytest.approx([1.0 if right else 0.0, 1.0, 1.0, 1.0], abs=1e-4)
+
+
+def test_a_critic_that_starts_at_random_has_values_from_the_first_round_on(
+    tiny_base, tmp_path
+) -> None:
+    config = replace(QUICK, iterations=1)
+    zero = trainer(tiny_base, tmp_path / "a", config)
+    zero.train()
+    noisy = trainer(tiny_base, tmp_path / "b", replace(config, value_head_std=1.0))
+    noisy.train()
+    assert not zero.trace.at(1).values.any()
+    assert noisy.trace.at(1).values.std() > 0.1

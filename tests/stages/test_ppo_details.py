@@ -7,6 +7,7 @@ import pytest
 
 from ftkit.stages.ppo import PPOConfig
 from ftkit.stages.ppo.details import DETAILS, details
+from ftkit.views import to_html
 
 
 @pytest.mark.parametrize("detail", DETAILS, ids=lambda detail: detail.number)
@@ -22,6 +23,17 @@ def test_all_details_of_the_paper_are_there() -> None:
 def test_switches_are_fields_of_the_config() -> None:
     known = {field.name for field in fields(PPOConfig)}
     assert {name for detail in DETAILS for name in detail.switches} <= known
+
+
+def test_a_line_opens_to_the_code_around_it_with_the_line_marked() -> None:
+    html = to_html(details())
+    detail = next(d for d in DETAILS if d.number == "P8")
+    before, _, code = html.partition(f"<summary><code>{detail.line}</code></summary>")
+    assert before
+    shown = code.partition("</pre>")[0]
+    assert f"<mark>▸{detail.line.number:>4}      {detail.code}</mark>" in shown
+    assert shown.count("\n") == 13
+    assert html.count("<details") == sum(d.line is not None for d in DETAILS)
 
 
 def test_the_table_shows_file_and_line() -> None:

@@ -29,6 +29,8 @@ class PPOConfig:
         temperature: Divides the logits when sampling *and* in every log-probability. [P1]
         missing_eos_penalty: Taken from the score of a completion that does not end; 0 for none.
             Replaces the fixed score of −1 in the original. [P5]
+        score_at_last_real: Pay the score at the last real token [R1]. False pays it at the last
+            column, a common mistake: completions that end before it get nothing.
         learning_rate: Of adapter and value head, at the start.
         lr_schedule: ``"linear"`` to 0 over the run [G5], or ``"constant"``.
         adam_epsilon: 1e-5 as in the original; PyTorch's 1e-8 makes early steps larger.
@@ -38,6 +40,8 @@ class PPOConfig:
         clip_range: ε of the policy loss.
         clip_range_value: ε of the value loss, in score units; None switches clipping off. [P10]
         value_coef: Weight of the value loss.
+        value_head_std: Spread of the value head's weights at the start, N(0, σ); 0 starts the
+            critic at zero, so that it adds no noise to the first advantages. [P2]
         entropy_coef: Weight of the entropy bonus.
         kl_coef: β, the price of a nat of KL from the reference, in score units. [P8]
         kl_estimator: Per-token KL in the reward: ``"k1"`` (log ratio), ``"k2"`` or ``"k3"``.
@@ -71,6 +75,7 @@ class PPOConfig:
     max_new_tokens: int = 24
     temperature: float = 1.0
     missing_eos_penalty: float = 0.0
+    score_at_last_real: bool = True
     learning_rate: float = 3e-4
     lr_schedule: Literal["linear", "constant"] = "linear"
     adam_epsilon: float = 1e-5
@@ -80,6 +85,7 @@ class PPOConfig:
     clip_range: float = 0.2
     clip_range_value: float | None = 0.2
     value_coef: float = 0.1
+    value_head_std: float = 0.0
     entropy_coef: float = 0.0
     kl_coef: float = 0.05
     kl_estimator: KLEstimator = "k1"
@@ -148,7 +154,10 @@ _COUNTS = (
     *("max_new_tokens", "kl_horizon", "lora_r", "lora_alpha", "checkpoint_every"),
 )
 _POSITIVE = ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_range")
-_NOT_NEGATIVE = (*("missing_eos_penalty", "value_coef", "entropy_coef", "kl_coef", "trace_rows"),)
+_NOT_NEGATIVE = (
+    *("missing_eos_penalty", "value_coef", "value_head_std", "entropy_coef", "kl_coef"),
+    "trace_rows",
+)
 
 
 def _require_softmax(settings: Mapping[str, Any]) -> None:

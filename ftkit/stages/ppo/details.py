@@ -6,12 +6,10 @@ purpose, and points to the line of this package where it acts.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from ftkit.records.source import SourceLine
 from ftkit.records.table import Table
-
-PACKAGE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +35,13 @@ class Detail:
     switches: tuple[str, ...] = ()
 
     @property
-    def line(self) -> int | None:
-        """Number of the line where it acts, from 1; None for a dropped one.
+    def line(self) -> SourceLine | None:
+        """The line where it acts, with its neighbours; None for a dropped one.
 
         Raises:
             LookupError: the file does not hold `code` exactly once.
         """
-        if not self.file:
-            return None
-        lines = (PACKAGE / self.file).read_text("utf-8").splitlines()
-        found = [number for number, text in enumerate(lines, 1) if text.strip() == self.code]
-        if len(found) != 1:
-            raise LookupError(f"{self.number}: {self.code!r} is {len(found)} times in {self.file}")
-        return found[0]
+        return SourceLine.find(self.file, self.code) if self.file else None
 
 
 DETAILS = (
@@ -108,9 +100,10 @@ DETAILS = (
         "R1",
         "the score is read at the last token only",
         "kept",
-        "the last real token, by the mask",
+        "the last real token, by the mask, where it is also paid",
         "models/roles.py",
         "ends = last_real(mask)",
+        ("score_at_last_real",),
     ),
     Detail(
         "R2",
@@ -142,6 +135,7 @@ DETAILS = (
         "an untrained critic adds no noise",
         "models/heads.py",
         "nn.init.zeros_(head.weight)",
+        ("value_head_std",),
     ),
     Detail(
         "P3",
@@ -250,7 +244,7 @@ def details() -> Table:
             detail.title,
             f"{detail.verdict}: {detail.how}",
             ", ".join(detail.switches) or "–",
-            f"{detail.file}:{detail.line}" if detail.file else "–",
+            detail.line or "–",
         )
         for detail in DETAILS
     ]
@@ -258,5 +252,6 @@ def details() -> Table:
         "The implementation details of PPO, one by one",
         ["detail", "the original", "here", "PPOConfig", "line in ftkit/"],
         rows,
-        "Stricter than the original throughout: padding enters no mean, variance or ratio.",
+        "Open a line to see the code where it acts. Stricter than the original throughout: padding "
+        "enters no mean, variance or ratio.",
     )

@@ -35,7 +35,7 @@ class Scored:
     Attributes:
         parts: Name → ``(batch,)`` scores of each reward, before weights.
         scores: ``(batch,)`` weighted sum, as the rewards gave it.
-        paid: ``(batch,)`` scores after the penalty for completions that do not end.
+        paid: ``(batch,)`` what of it is paid: after the penalty for completions that do not end.
         ref_logprobs: ``(batch, completion)`` of the reference, in nats.
         kl: ``(batch, completion)`` per-token estimate in nats.
         token_rewards: ``(batch, completion)``, −β·KL, plus the paid score at the last real token.
@@ -83,6 +83,8 @@ def score(
     parts = {name: _ask(roles, rollout, name, part) for name, (_, part) in mix.items()}
     scores = torch.stack([mix[name][0] * part for name, part in parts.items()]).sum(dim=0)
     paid = scores - config.missing_eos_penalty * (~rollout.ended).to(scores.dtype)
+    if not config.score_at_last_real:
+        paid = paid * rollout.mask[:, -1]
     with torch.no_grad(), roles.as_reference():
         reference = roles.logprobs_and_values(
             rollout.ids,

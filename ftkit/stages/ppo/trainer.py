@@ -89,6 +89,11 @@ class PPOTrainer:
             lora_alpha=self.config.lora_alpha,
             seed=self.config.seed,
         )
+        if self.config.value_head_std:
+            start = torch.Generator(self.roles.model.device).manual_seed(self.config.seed)
+            torch.nn.init.normal_(
+                self.roles.value_head.weight, std=self.config.value_head_std, generator=start
+            )
         parts = {name: part for name, (_, part) in named_rewards(reward).items()}
         if "model" in parts.values():
             with self.roles.as_reward():
@@ -120,8 +125,8 @@ class PPOTrainer:
         Every call starts from the last checkpoint there, the first one from round 0. So an
         interrupted, failed or killed run goes on to the same numbers as one that was left alone.
         What fails before a round's first update, such as a reward, loses no round that was done,
-        whatever `PPOConfig.checkpoint_every` says. A callback that sets ``control.should_training_stop`` ends the run behind its round, with a
-        checkpoint.
+        whatever `PPOConfig.checkpoint_every` says. A callback that sets
+        ``control.should_training_stop`` ends the run behind its round, with a checkpoint.
 
         Returns:
             The history.
