@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
 from numbers import Integral, Real
+from textwrap import dedent
 from typing import Any
 
 from ftkit.records.source import SourceLine
@@ -69,7 +70,7 @@ def _code(line: SourceLine) -> str:
     rows = "".join(
         f"{'<mark>' if here else ''}{'▸' if here else ' '}{number:>4}  {escape(text)}"
         f"{'</mark>' if here else ''}\n"
-        for number, text in enumerate(line.lines, line.first)
+        for number, text in enumerate(dedent("\n".join(line.lines)).split("\n"), line.first)
         for here in (number == line.number,)
     )
     return (
