@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ftkit.models.heads import position_ids
+from ftkit.models.heads import log_softmax, position_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def sample(
             cache=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]  # (batch, hidden)
-        logp = torch.log_softmax(logits_of(states) / temperature, -1)
+        logp = log_softmax(logits_of(states), temperature)
         probabilities = logp.exp()
         drawn = torch.multinomial(probabilities, 1, generator=generator)  # (batch, 1)
         new_ids = drawn.masked_fill(done[:, None], pad_id)

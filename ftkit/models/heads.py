@@ -7,6 +7,7 @@ keeps its weights and its file format.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -103,8 +104,15 @@ class LogitHead:
         Halves are too coarse for log-probabilities of a ratio near 1.
         """
         logits = self.head(states)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * self.scale
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1.0:  # a pass over all logits that most models need not pay for
+            logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+def log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Return log softmax(z/τ) of logits ``(n, vocab)``, in nats."""
+    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, -1)
 
 
 def token_statistics(
@@ -114,6 +122,7 @@ def token_statistics(
     *,
     temperature: float,
     with_entropy: bool,
+    entropy_slope: bool = True,
     chunk: int,
 ) -> tuple[Tensor, Tensor | None]:
     """Return log softmax(z/τ) at `ids`, and the entropy, without ever holding all logits.
@@ -124,6 +133,8 @@ def token_statistics(
         ids: ``(n,)`` tokens.
         temperature: τ > 0 of the sampler.
         with_entropy: Whether to compute the second result.
+        entropy_slope: Whether gradients flow through it; they cost as much as those of the
+            log-probabilities.
         chunk: Rows whose logits are held at a time.
 
     Returns:
@@ -131,9 +142,12 @@ def token_statistics(
     """
 
     def statistics(rows: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
-        logp = torch.log_softmax(logits_of(rows) / temperature, -1)
+        logp = log_softmax(logits_of(rows), temperature)
         picked = logp.gather(1, wanted[:, None]).squeeze(1)
-        return (picked, -(logp.exp() * logp).sum(1)) if with_entropy else (picked,)
+        if not with_entropy:
+            return (picked,)
+        logp = logp if entropy_slope else logp.detach()
+        return picked, -(logp.exp() * logp).sum(1)
 
     parts = [
         _by_rows(statistics, rows, wanted)
@@ -167,16 +181,22 @@ class _RowWise(torch.autograd.Function):
         with torch.enable_grad():
             leaf = rows.detach().requires_grad_()
             numbers = statistics(leaf, wanted)
+            smooth = [number for number in numbers if number.requires_grad]
             slopes = [
-                torch.autograd.grad(number.sum(), leaf, retain_graph=number is not numbers[-1])[0]
-                for number in numbers
+                torch.autograd.grad(number.sum(), leaf, retain_graph=number is not smooth[-1])[0]
+                for number in smooth
             ]
         ctx.save_for_backward(*slopes)
-        return tuple(number.detach() for number in numbers)
+        ctx.smooth = [number.requires_grad for number in numbers]
+        results = tuple(number.detach() for number in numbers)
+        ctx.mark_non_differentiable(
+            *(r for r, smooth in zip(results, ctx.smooth, strict=True) if not smooth)
+        )
+        return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        pairs = zip(upstream, ctx.saved_tensors, strict=True)
+        pairs = zip(compress(upstream, ctx.smooth), ctx.saved_tensors, strict=True)
         total = sum(factor[:, None] * slope for factor, slope in pairs)
         return None, total.to(ctx.saved_tensors[0].dtype), None

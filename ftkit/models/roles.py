@@ -249,6 +249,7 @@ class Roles:
         temperature: float = 1.0,
         with_values: bool = True,
         with_entropy: bool = False,
+        entropy_slope: bool = True,
         chunk: int = 128,
     ) -> TokenOutputs:
         """Return what the active role says about every response token, in one pass.
@@ -264,6 +265,8 @@ class Roles:
             temperature: τ > 0 of the sampler; it divides the logits.
             with_values: Whether to run the value head on the same states.
             with_entropy: Whether to compute entropies, a third more work for the LM head.
+            entropy_slope: Whether gradients flow through the entropies; without an entropy bonus
+                they would be multiplied by 0.
             chunk: Positions whose logits are held at a time.
 
         Raises:
@@ -282,6 +285,7 @@ class Roles:
             input_ids[rows, places],
             temperature=temperature,
             with_entropy=with_entropy,
+            entropy_slope=entropy_slope,
             chunk=chunk,
         )
         values = _read(self.value_head, states) if with_values else None

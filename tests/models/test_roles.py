@@ -540,3 +540,22 @@ def test_roles_on_the_embedded_model_in_nf4_agree_with_its_own_logits(borrowed_b
     assert memory["total"] < memory["four full copies"] / 10
     strip_adapters(borrowed_base.model)
     assert base_checksum(borrowed_base.model) == before
+
+
+def test_entropies_without_a_slope_are_the_same_numbers_and_leave_the_gradient_alone(
+    roles, batch
+) -> None:
+    def policy_gradient(**options):
+        out = roles.logprobs_and_values(*batch, 4, 0.7, chunk=4, **options)
+        roles.model.zero_grad()
+        out.logprobs.sum().backward()
+        gradients = [p.grad.clone() for p in roles.trainable("policy") if p.grad is not None]
+        return out, gradients
+
+    plain, without = policy_gradient()
+    flat, beside = policy_gradient(with_entropy=True, entropy_slope=False)
+    steep, _ = policy_gradient(with_entropy=True)
+    assert not flat.entropy.requires_grad
+    assert torch.equal(flat.entropy, steep.entropy.detach())
+    assert torch.equal(flat.logprobs, plain.logprobs)
+    assert all(torch.equal(a, b) for a, b in zip(without, beside, strict=True))

@@ -125,7 +125,7 @@ DETAILS = (
         "kept",
         "in every log-probability, the reference's too",
         "models/heads.py",
-        "logp = torch.log_softmax(logits_of(rows) / temperature, -1)",
+        "return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, -1)",
         ("temperature",),
     ),
     Detail(

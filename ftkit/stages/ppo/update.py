@@ -170,6 +170,7 @@ def _backward(
         rollout.start,
         temperature=config.temperature,
         with_entropy=True,
+        entropy_slope=config.entropy_coef > 0,
     )
     values, entropy = cast(Tensor, seen.values), cast(Tensor, seen.entropy)
     policy = policy_loss(
