@@ -177,8 +177,7 @@ class ComparisonResult(Showable):
         )
 
     def __str__(self) -> str:
-        gold, error = self.at_start()
-        head = f"{self.reward} of {self.model}, start {words.signed(gold)} ± {error:.2f}"
+        head = f"{self.reward} of {self.model}, at the start {words.start_text(self)}"
         lines = [
             f"  {words.limit_text(self, budget)}: {words.in_short(reading)}"
             for budget in get_args(Budget)

@@ -61,14 +61,19 @@ def _between(values: Iterable[int]) -> str:
     return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
+def start_text(result: "ComparisonResult") -> str:
+    """Return the gold of the start with the standard error of one run's evaluation."""
+    gold, error = result.at_start()
+    return f"{signed(gold)} ± {error:.2f}" if isfinite(gold) else "not yet measured"
+
+
 def say(result: "ComparisonResult") -> str:
     """Return what has to be known to read the table, failures included."""
-    gold, error = result.at_start()
     parts = [
         "Means over seeds, in brackets the lowest and highest; memory is the highest of the "
-        f"seeds; the start has {signed(gold)} ± {error:.2f}. A run is read at its last measured "
-        "point within the budget. Seconds and memory are those of these implementations: PPO is "
-        "ftkit's, the other trainers TRL's."
+        f"seeds; gold at the start, ± its standard error: {start_text(result)}. A run is read at "
+        "its last measured point within the budget. Seconds and memory are those of these "
+        "implementations: PPO is ftkit's, the other trainers TRL's."
     ]
     if result.seeds_of("best-of-n"):
         parts.append(

@@ -8,7 +8,7 @@ number. Left out: anything but means of independent numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import atan, cos, floor, log10, pi, sin, sqrt, tan
+from math import atan, cos, floor, isfinite, log10, pi, sin, sqrt, tan
 from statistics import fmean, stdev
 
 LEVEL = 0.95
@@ -53,6 +53,8 @@ class Interval:
         sign = "+" if signed else ""
         if self.half is None:
             return _minus(f"{self.mean:{sign}.4g}")
+        if not isfinite(self.half):
+            return _minus(f"{self.mean:{sign}.4g} ± {self.half:g}")
         if self.half <= _ROUNDING * abs(self.mean):
             return _minus(f"{self.mean:{sign}.4g} ± 0")
         digits = max(0, 1 - floor(log10(self.half)))  # two figures of the half width

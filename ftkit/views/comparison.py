@@ -18,7 +18,7 @@ from ftkit.records.comparison_run import (
     ComparisonPoint,
     Reading,
 )
-from ftkit.records.comparison_words import in_short, limit_text, signed
+from ftkit.records.comparison_words import in_short, limit_text, start_text
 from ftkit.views._registry import to_html
 from ftkit.views.plot import axis_names, levels, number, ticks
 from ftkit.views.style import card, css, stat
@@ -86,12 +86,10 @@ def comparison_html(record: ComparisonResult) -> str:
 
 
 def _stats(record: ComparisonResult) -> str:
-    gold, error = record.at_start()
-    start = f"{signed(gold)} ± {error:.2f}" if isfinite(gold) else "not yet"
     seeds = len({run.seed for run in record.runs})
     return (
         '<div class="ft-stat">'
-        + stat(start, f"gold at the start ({record.start})")
+        + stat(start_text(record), f"gold at the start ± standard error ({record.start})")
         + stat(f"{record.tokens:,}", "sampled tokens a run")
         + stat(f"{record.seconds:g} s", f"wall time a run ({record.device})")
         + stat(f"{seeds}", "seeds" if seeds != 1 else "seed")

@@ -1,7 +1,7 @@
 """An ablation's numbers: intervals against published values, differences in pairs, files."""
 
 import json
-from math import atan, pi, sqrt, tan
+from math import atan, inf, nan, pi, sqrt, tan
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,8 @@ def test_about_95_of_100_intervals_hold_the_truth() -> None:
         (Interval(0.5, 0.0, 3), "+0.5 ± 0"),
         (Interval(1e-9, 3e-9, 3), "+1e−09 ± 3e−09"),
         (Interval(-0.25, None, 1), "−0.25"),
+        (Interval(0.25, inf, 2), "+0.25 ± inf"),
+        (Interval(nan, nan, 2), "+nan ± nan"),
     ],
 )
 def test_numbers_have_as_many_digits_as_their_interval_allows(found: Interval, text: str) -> None:

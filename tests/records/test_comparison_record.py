@@ -101,6 +101,13 @@ def test_the_same_table_as_markdown_and_text(result) -> None:
     assert "grpo, seed 0 failed" in str(result)
 
 
+def test_where_every_run_failed_the_start_is_said_to_be_unknown() -> None:
+    failed = ComparisonResult("tiny", "a new adapter", "mood", 1000, 10.0)
+    failed.runs.append(ComparisonRun("grpo", 0, (), failed="RewardError: no"))
+    assert "nan" not in f"{failed}{failed.to_markdown()}{failed.to_html()}".lower()
+    assert "at the start not yet measured" in str(failed)
+
+
 def test_the_text_twin_has_a_row_a_point(result) -> None:
     table = result.to_pandas()
     assert len(table) == 11

@@ -617,6 +617,31 @@ def test_an_interrupt_ends_the_trials_in_their_processes(
     assert not is_running(pid_of(path))
 
 
+PARENT = (
+    "import pathlib, subprocess, sys, time\n"
+    "def run(path, seed):\n"
+    "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "    pathlib.Path(path).write_text(str(child.pid))\n"
+    "    time.sleep(60)\n"
+)
+
+
+def test_an_interrupt_ends_what_the_trials_started_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sleep = tmp_path / "pid", time.sleep
+
+    def interrupted(seconds: float) -> None:
+        if pid_of(path):
+            raise KeyboardInterrupt
+        sleep(seconds)
+
+    monkeypatch.setattr("ftkit.stages.ablation.loop.time.sleep", interrupted)
+    with pytest.raises(AblationInterrupted):
+        quiet(as_in_a_notebook(PARENT), {"path": [str(path)]}, seeds=1, isolate=True)
+    wait_for(lambda: not is_running(pid_of(path)))
+
+
 # --- what is seen --------------------------------------------------------------------------------
 
 

@@ -8,11 +8,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, Self
 
+import psutil
 import torch
 
 from ftkit.errors import SettingsError
@@ -105,7 +107,7 @@ class Isolated:
 
     def __exit__(self, *_: object) -> None:
         for process in self._running:
-            process.handle.kill()
+            _kill(process.handle.pid)
         for process in self._running:
             process.handle.communicate()
         self._folder.cleanup()
@@ -135,6 +137,18 @@ class Isolated:
         over = [p for p in self._running if p.handle.poll() is not None]
         self._running = [p for p in self._running if p not in over]
         return [_answer_of(p) for p in over]
+
+
+def _kill(pid: int) -> None:
+    """Kill a process with all that it started, such as the workers of a data loader."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def _answer_of(process: _Process) -> AblationTrial:

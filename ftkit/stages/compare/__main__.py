@@ -1,7 +1,8 @@
 """Makes the comparison that ftkit ships: ``python -m ftkit.stages.compare [folder]``.
 
 Fifteen runs on the embedded model, each in a process of its own: about 20 minutes on 2 CPU cores.
-With a folder the runs so far are kept there, and a second call goes on.
+The runs so far are kept in the folder, a new temporary one without an argument; a second call with
+it goes on, and repeats what failed.
 """
 
 import sys
@@ -14,8 +15,9 @@ from ftkit.stages.compare import compare
 
 def main(arguments: Sequence[str]) -> None:
     """Run the comparison with its defaults and write it to where `recorded` reads it."""
-    with tempfile.TemporaryDirectory() as nowhere:
-        result = compare(isolate=True, folder=arguments[0] if arguments else nowhere)
+    folder = arguments[0] if arguments else tempfile.mkdtemp(prefix="ftkit-compare-")
+    print(f"runs are kept in {folder}")
+    result = compare(isolate=True, folder=folder)
     print(result)
     if not result.failures():
         print(f"written to {result.save(recorded_folder())}")
