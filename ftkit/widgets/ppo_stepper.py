@@ -142,6 +142,8 @@ class PPOStepper(Viewer):
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the stepper as one page that works offline, without a kernel; return its path.
 
+        Folders on the way are made.
+
         Without scripts the page shows the static picture.
         """
         names = ("_data", "_presets", "preset", "iteration", "row", "phase", "step")
@@ -155,6 +157,7 @@ class PPOStepper(Viewer):
             script=(_HERE / "ppo_stepper.js").read_text(encoding="utf-8"),
         )
         target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")
         return target
 

@@ -109,6 +109,29 @@ def test_a_model_from_sft_flows_straight_into_ppo(tiny_base, tmp_path) -> None:
     assert trainer.history[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
 
 
+def test_ppo_starts_from_a_saved_adapter(tiny_base, tmp_path) -> None:
+    sft = trained_sft(tiny_base)
+    start = read_adapter(sft.model)
+    sft.save_model(str(tmp_path / "sft"))
+    stages.fresh_base(tiny_base.model)
+    trainer = PPOTrainer(
+        *(tiny_base, PROMPTS),
+        reward=lambda p, c: [0.0] * len(c),
+        config=PPO,
+        adapter=tmp_path / "sft",
+    )
+    kept = read_adapter(trainer.roles.model, "reference").tensors
+    assert all(torch.equal(kept[key], start.tensors[key]) for key in kept)
+    with pytest.raises(SettingsError, match="roles have a start of their own"):
+        PPOTrainer(
+            *(tiny_base, PROMPTS),
+            reward=lambda p, c: [0.0] * len(c),
+            config=PPO,
+            adapter=start,
+            roles=trainer.roles,
+        )
+
+
 def test_on_the_quantized_base_the_judges_start_is_exact_too() -> None:
     """TRL rounds a quantized base's trainable weights to bfloat16 on its way."""
     base = load(quantization="nf4", device="cpu", compute_dtype="float32")

@@ -118,7 +118,7 @@ def test_live_mode_brings_the_view_and_both_fallbacks():
 def test_the_page_of_its_own_is_whole_offline_and_safe(tmp_path):
     made = trace()
     made.title = "</script><script>alert(1)</script>"
-    path = PPOStepper(made).save_html(tmp_path / "page.html")
+    path = PPOStepper(made).save_html(tmp_path / "new" / "page.html")
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)""", text)
     soup = BeautifulSoup(text, "html.parser")

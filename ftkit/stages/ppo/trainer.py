@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ftkit.algos import AdaptiveKL, FixedKL, KLController, gae, whiten
 from ftkit.chat.render import Messages
-from ftkit.errors import DataError
+from ftkit.errors import DataError, SettingsError
 from ftkit.models import Loaded
 from ftkit.models.roles import Roles
 from ftkit.models.sampler_settings import off_the_softmax
@@ -29,6 +29,7 @@ from ftkit.stages.ppo.rollout import collect, encode_prompts
 from ftkit.stages.ppo.scoring import RewardMix, named_rewards, score
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
+from ftkit.stages.starting import Start, take_start
 
 
 class PPOTrainer:
@@ -49,6 +50,7 @@ class PPOTrainer:
         *,
         reward: RewardMix,
         config: PPOConfig | None = None,
+        adapter: Start | None = None,
         roles: Roles | None = None,
         output_dir: str | Path | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -63,6 +65,8 @@ class PPOTrainer:
             reward: ``(prompts, completions) -> scores``, ``"model"`` for the reward role, or a
                 mix ``{"name": (weight, reward), …}``.
             config: See `PPOConfig`.
+            adapter: Another start than what `base` carries: a folder that ``save_model`` wrote, a
+                `LoraAdapter`, or a trainer.
             roles: Roles already on `base`, e.g. with a reward model; built when None.
             output_dir: For checkpoints; a run that finds one there resumes it. A new temporary
                 folder when None.
@@ -71,7 +75,8 @@ class PPOTrainer:
         Raises:
             DataError: fewer prompts than `config.batch_size`.
             TypeError: a reward of another kind.
-            SettingsError: the reward ``"model"`` without a reward role.
+            SettingsError: the reward ``"model"`` without a reward role, an `adapter` that cannot
+                be read or does not fit, or one beside `roles`, which have their start already.
         """
         self.config = config or PPOConfig()
         self.base = base
@@ -83,8 +88,14 @@ class PPOTrainer:
             )
         self.reward = reward
         _warn_of_unused(base.model.generation_config, self.config.temperature)
+        if roles and adapter is not None:
+            raise SettingsError(
+                "roles have a start of their own: give it to Roles(base, start=…), not as adapter"
+            )
+        start = None if adapter is None else take_start(base, adapter)
         self.roles = roles or Roles(
             base,
+            start="carried" if start is None else start,
             lora_r=self.config.lora_r,
             lora_alpha=self.config.lora_alpha,
             seed=self.config.seed,
