@@ -190,7 +190,7 @@ class _RowWise(torch.autograd.Function):
         ctx.smooth = [number.requires_grad for number in numbers]
         results = tuple(number.detach() for number in numbers)
         ctx.mark_non_differentiable(
-            *(r for r, smooth in zip(results, ctx.smooth, strict=True) if not smooth)
+            *compress(results, [not number.requires_grad for number in numbers])
         )
         return results
 

@@ -6,6 +6,7 @@ wrapped twice. Left out on purpose: adapters that change weights outside their o
 """
 
 import copy
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,15 @@ class LoraAdapter:
     config: LoraConfig
     tensors: dict[str, Tensor]
     head: Tensor | None = None
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that tell its matrices from others."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            found.update(name.encode())
+            found.update(tensor.float().cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
 
 
 def read_adapter(model: Any, name: str | None = None) -> LoraAdapter:

@@ -41,7 +41,9 @@ SETTINGS = {
     "typical_p": Setting((1,), *_LIKELIEST),
     "epsilon_cutoff": Setting((0,), *_LIKELIEST),
     "eta_cutoff": Setting((0,), *_LIKELIEST),
+    "top_h": Setting((), *_LIKELIEST),
     "repetition_penalty": Setting((1,), *_REPEATS),
+    "encoder_repetition_penalty": Setting((1,), *_REPEATS),
     "no_repeat_ngram_size": Setting((0,), *_REPEATS),
     "min_length": Setting((0,), *_SHORTEST),
     "min_new_tokens": Setting((0,), *_SHORTEST),
@@ -49,6 +51,13 @@ SETTINGS = {
     "begin_suppress_tokens": Setting(([],), *_FORBIDS),
     "bad_words_ids": Setting(([],), *_FORBIDS),
     "sequence_bias": Setting(({}, []), *_FORBIDS),
+    "forced_bos_token_id": Setting((), *_FORBIDS),
+    "forced_eos_token_id": Setting((), *_FORBIDS),
+    "watermarking_config": Setting((), *_FORBIDS),
+    "exponential_decay_length_penalty": Setting(
+        (), "makes the stop token likelier with time", "a reward that pays for short answers"
+    ),
+    "guidance_scale": Setting((1,), "mixes in another prompt's logits", "that prompt"),
 }
 
 

@@ -166,10 +166,10 @@ def band_text(band: Band) -> str:
     """Return a band in words: ``"0.05 to 4"``, ``"at least 2"``, ``"at most 0.3"``."""
     low, high = band
     if high == inf:
-        return f"at least {low:.3g}"
+        return f"at least {low:.4g}"
     if 0 < low < 1e-4:
-        return f"above 0, at most {high:.3g}"
-    return f"at most {high:.3g}" if low == 0 else f"{low:.3g} to {high:.3g}".replace("-", "−")
+        return f"above 0, at most {high:.4g}"
+    return f"at most {high:.4g}" if low == 0 else f"{low:.4g} to {high:.4g}".replace("-", "−")
 
 
 def _within(value: float, band: Band) -> bool:

@@ -274,7 +274,7 @@ const PHASES = [
     ],
     stats: ({ row }) => [[signed(row.score), "score of the whole answer"], ...(row.paid === row.score ? [] : [[signed(row.paid), "paid, after penalty or clipping"]])],
     say: ({ row }) => [`One number for the whole answer, ${signed(row.score)}, read at the last real token: the only one that has seen everything. Every other token is paid nothing yet.`,
-      ...(row.paid === row.score ? [] : [` A penalty or a limit made ${signed(row.paid)} of it.`])],
+      ...(row.paid === row.score ? [] : [` Of it ${signed(row.paid)} is paid, after penalties, limits and the place where it counts.`])],
   },
   {
     key: "kl", title: "KL → reward", pace: 900, roles: { actor: "recorded", reward: "recorded", reference: "runs" },
@@ -294,7 +294,7 @@ const PHASES = [
       const price = it.beta === 0 ? "which costs nothing: β is 0."
         : `so it ${row.kl[t] > 0 ? "costs" : "earns"} β·KL = ${plain(Math.abs(it.beta * row.kl[t]))}.`;
       return [quoted(row.tokens[t]), ` is ${far} under the policy as under the reference, ${price}`,
-        t === size - 1 ? " Here, at the last token, the score is paid as well." : ""];
+        t === size - 1 ? " Here, at the last token, what is paid of the score is added." : ""];
     },
   },
   {

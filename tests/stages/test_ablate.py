@@ -414,7 +414,7 @@ def test_two_processes_share_the_trials_and_both_get_all(tmp_path: Path) -> None
 
 def test_what_a_killed_process_ran_is_taken_over_but_not_before(tmp_path: Path) -> None:
     """One process hangs in its first trial; we run the rest and wait, then take it when it dies."""
-    folder, theirs = tmp_path / "store", Logged(tmp_path / "theirs", lambda *_: time.sleep(60))
+    folder, theirs = tmp_path / "store", Logged(tmp_path / "theirs", lambda *_: time.sleep(300))
     child = in_fork(lambda: quiet(theirs, storage=folder, seeds=1))
     wait_for(theirs.calls)
 
@@ -587,7 +587,7 @@ SLEEPER = (
     "import os, pathlib, time\n"
     "def run(path, seed):\n"
     "    pathlib.Path(path).write_text(str(os.getpid()))\n"
-    "    time.sleep(60)\n"
+    "    time.sleep(300)\n"
 )
 
 
@@ -601,8 +601,18 @@ def test_a_trial_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     wait_for(lambda: not is_running(pid_of(path)))
 
 
+PARENT = (
+    "import pathlib, subprocess, sys, time\n"
+    "def run(path, seed):\n"
+    "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+    "    pathlib.Path(path).write_text(str(child.pid))\n"
+    "    time.sleep(300)\n"
+)
+
+
+@pytest.mark.parametrize("script", [SLEEPER, PARENT], ids=["trial", "what it started"])
 def test_an_interrupt_ends_the_trials_in_their_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     path, sleep = tmp_path / "pid", time.sleep
 
@@ -613,32 +623,8 @@ def test_an_interrupt_ends_the_trials_in_their_processes(
 
     monkeypatch.setattr("ftkit.stages.ablation.loop.time.sleep", interrupted)
     with pytest.raises(AblationInterrupted, match="0 of 1 trials ended"):
-        quiet(as_in_a_notebook(SLEEPER), {"path": [str(path)]}, seeds=1, isolate=True)
-    assert not is_running(pid_of(path))
-
-
-PARENT = (
-    "import pathlib, subprocess, sys, time\n"
-    "def run(path, seed):\n"
-    "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-    "    pathlib.Path(path).write_text(str(child.pid))\n"
-    "    time.sleep(60)\n"
-)
-
-
-def test_an_interrupt_ends_what_the_trials_started_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, sleep = tmp_path / "pid", time.sleep
-
-    def interrupted(seconds: float) -> None:
-        if pid_of(path):
-            raise KeyboardInterrupt
-        sleep(seconds)
-
-    monkeypatch.setattr("ftkit.stages.ablation.loop.time.sleep", interrupted)
-    with pytest.raises(AblationInterrupted):
-        quiet(as_in_a_notebook(PARENT), {"path": [str(path)]}, seeds=1, isolate=True)
+        quiet(as_in_a_notebook(script), {"path": [str(path)]}, seeds=1, isolate=True)
+    monkeypatch.undo()
     wait_for(lambda: not is_running(pid_of(path)))
 
 

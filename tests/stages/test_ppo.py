@@ -1,6 +1,7 @@
 """PPO on one base: it learns, resumes to the same numbers, records what it used."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from ftkit.errors import DataError, RecordError, SettingsError
-from ftkit.models import load
+from ftkit.models import load, read_adapter
 from ftkit.models.roles import Roles
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import PPOConfig, PPOTrainer, RewardError
@@ -226,18 +227,33 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tiny_base, tmp_path, err
 
 
 KILLED = {
-    "while sampling": ("ftkit.models.roles.Roles.generate", 2),
-    "while the reward scores": ("ftkit.stages.ppo.trainer.score", 3),
-    "in the first update": ("ftkit.stages.ppo.update._step", 5),
-    "in the last update": ("ftkit.stages.ppo.update._step", 8),
-    "between the updates and the trace": ("ftkit.stages.ppo.trainer.traced", 2),
-    "while saving the adapters": ("ftkit.models.roles_io.write", 3),
-    "between adapters and trace": ("ftkit.records.ppo_trace.PPOTrace.save", 2),
-    "before the optimizer is saved": ("ftkit.stages.ppo.checkpoint.save_file", 3),
-    "before a checkpoint gets its name": ("json.dumps", 2),
-    "before the old checkpoint is removed": ("ftkit.stages.ppo.checkpoint.shutil.rmtree", 5),
+    "while sampling": ("ftkit.models.roles.Roles.generate", "", 2, ["round-000001"]),
+    "while the reward scores": ("ftkit.stages.ppo.trainer.score", "", 3, ["round-000002"]),
+    "in the first update": ("ftkit.stages.ppo.update._step", "", 5, ["round-000001"]),
+    "in the last update": ("ftkit.stages.ppo.update._step", "", 8, ["round-000001"]),
+    "before the trace": ("ftkit.stages.ppo.trainer.traced", "", 2, ["round-000001"]),
+    "before the adapters are saved": (
+        *("ftkit.models.roles_io.write", "", 3),
+        [".draft-000002", "round-000001"],
+    ),
+    "between adapters and trace": (
+        *("ftkit.records.ppo_trace.PPOTrace.save", "", 2),
+        [".draft-000001", "round-000000"],
+    ),
+    "before the optimizer is saved": (
+        *("ftkit.stages.ppo.checkpoint.save_file", "", 3),
+        [".draft-000002", "round-000001"],
+    ),
+    "before a checkpoint gets its name": (
+        *("pathlib.Path.rename", ".draft-000001", 1),
+        [".draft-000001", "round-000000"],
+    ),
+    "before the old checkpoint is removed": (
+        *("shutil.rmtree", "round-000000", 1),
+        ["round-000000", "round-000001"],
+    ),
 }
-"""Where → (function, the call of it at which the process is killed)."""
+"""Where → function, name of the path that it gets, the call of it that is deadly, what is left."""
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +264,7 @@ def killed(tiny_folder, tmp_path_factory) -> Path:
     """
     folder = tmp_path_factory.mktemp("killed")
     script = f"""
-        import json, os, signal
+        import os, signal, traceback
         from pathlib import Path
         from pkgutil import resolve_name
         from unittest.mock import patch
@@ -258,10 +274,11 @@ def killed(tiny_folder, tmp_path_factory) -> Path:
         def length_reward(prompts, completions):
             return [len(c) / 10 for c in completions]
 
-        def run(place, nth, folder):
+        def run(place, name, nth, folder):
             honest, calls = resolve_name(place), []
             def deadly(*args, **kwargs):
-                calls.append(1)
+                if not name or (Path(args[0]).name == name and Path(args[0]).exists()):
+                    calls.append(1)
                 if len(calls) == nth:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return honest(*args, **kwargs)
@@ -270,13 +287,14 @@ def killed(tiny_folder, tmp_path_factory) -> Path:
                 PPOTrainer(base, {PROMPTS!r}, reward=length_reward, config={QUICK!r},
                            output_dir=Path(folder) / "run").train()
 
-        for number, (place, nth) in enumerate({list(KILLED.values())!r}):
+        for number, (place, name, nth, _) in enumerate({list(KILLED.values())!r}):
             child = os.fork()
             if child == 0:
                 try:
-                    run(place, nth, f"{folder}/{{number}}")
-                finally:
-                    os._exit(0)
+                    run(place, name, nth, f"{folder}/{{number}}")
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(0)
             _, status = os.waitpid(child, 0)
             Path(f"{folder}/{{number}}.signal").write_text(str(os.WTERMSIG(status)))
     """
@@ -296,13 +314,14 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_numbers(
 ) -> None:
     number = list(KILLED).index(where)
     assert (killed / f"{number}.signal").read_text() == str(int(signal.SIGKILL))
+    folder = killed / str(number) / "run"
+    assert sorted(path.name for path in folder.iterdir()) == KILLED[where][3]
     run = trainer(tiny_base, killed / str(number))
     resumed = numbers(run.train())
     for a, b in zip(resumed, undisturbed, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert [iteration.number for iteration in run.trace.iterations] == [1, 2, 3]
-    left = sorted(path.name for path in (killed / str(number) / "run").iterdir())
-    assert left == ["round-000003"], "drafts and old checkpoints are cleared away"
+    assert [path.name for path in folder.glob("round-*")] == ["round-000003"]
 
 
 def test_a_callback_can_end_the_run_and_a_second_call_goes_on(tiny_base, tmp_path) -> None:
@@ -409,8 +428,13 @@ def test_settings_that_part_sampler_and_scorer_are_refused_with_the_reason(kind)
     settings, message = REFUSED[kind]
     with pytest.raises(SettingsError, match=message):
         PPOConfig(**settings)
+
+
+def test_a_temperature_of_0_is_refused_as_greedy() -> None:
     with pytest.raises(ValueError, match=r"temperature=0 .* greedy"):
         PPOConfig(temperature=0)
+    with pytest.raises(SettingsError, match="top_k=50"):
+        PPOConfig(top_k=50, generation_kwargs={"top_k": 0})
 
 
 def test_settings_that_change_nothing_are_taken_and_not_kept() -> None:
@@ -423,7 +447,9 @@ def test_sampling_settings_of_the_models_files_are_left_aside_aloud(tiny_base, t
         warnings.filterwarnings("error", message=".*generation_config")
         trainer(tiny_base, tmp_path)
     tiny_base.model.generation_config.top_k = 20
-    with pytest.warns(UserWarning, match="generation_config has top_k=20; PPO samples without"):
+    tiny_base.model.generation_config.temperature = 0.6
+    says = "generation_config has top_k=20, temperature=0.6; PPO samples without"
+    with pytest.warns(UserWarning, match=says):
         trainer(tiny_base, tmp_path)
 
 
@@ -519,3 +545,41 @@ def test_a_critic_that_starts_at_random_has_values_from_the_first_round_on(
     noisy.train()
     assert not zero.trace.at(1).values.any()
     assert noisy.trace.at(1).values.std() > 0.1
+
+
+def test_a_callback_that_fails_loses_no_round_either(tiny_base, tmp_path) -> None:
+    class Broken(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs) -> None:
+            if state.global_step == 2:
+                raise OSError("no place to draw")
+
+    undisturbed = trainer(tiny_base, tmp_path / "a").train()
+    rare = replace(QUICK, checkpoint_every=50)
+    with pytest.raises(OSError, match="no place to draw"):
+        trainer(tiny_base, tmp_path / "b", rare, callbacks=[Broken()]).train()
+    assert [p.name for p in (tmp_path / "b" / "run").glob("round-*")] == ["round-000002"]
+    assert numbers(trainer(tiny_base, tmp_path / "b", rare).train()) == numbers(undisturbed)
+
+
+def test_a_checkpoint_of_another_start_is_refused(tiny_base, tmp_path) -> None:
+    trainer(tiny_base, tmp_path, replace(QUICK, iterations=1)).train()
+    roles = Roles(tiny_base, start="new")
+    adapter = read_adapter(roles.model, "policy")
+    with pytest.raises(RecordError, match="started from another adapter"):
+        trainer(tiny_base, tmp_path, replace(QUICK, iterations=1), adapter=adapter).train()
+
+
+def test_a_checkpoint_from_before_a_switch_was_there_is_of_its_default(tiny_base, tmp_path) -> None:
+    config = replace(QUICK, iterations=1)
+    history = trainer(tiny_base, tmp_path, config).train()
+    path = tmp_path / "run" / "round-000001" / "state.json"
+    state = json.loads(path.read_text())
+    del state["config"]["score_at_last_real"]
+    path.write_text(json.dumps(state))
+    assert numbers(trainer(tiny_base, tmp_path, config).train()) == numbers(history)
+
+
+def test_a_few_completions_may_all_be_empty_by_chance(tiny_base, tmp_path, monkeypatch) -> None:
+    answers(monkeypatch, [""] * 2)
+    small = replace(QUICK, iterations=1, batch_size=2, minibatches=1)
+    assert trainer(tiny_base, tmp_path, small).train()[0]["objective/empty_rate"] == 1

@@ -28,8 +28,8 @@ def test_switches_are_fields_of_the_config() -> None:
 def test_a_line_opens_to_the_code_around_it_with_the_line_marked() -> None:
     html = to_html(details())
     detail = next(d for d in DETAILS if d.number == "P8")
-    before, _, code = html.partition(f"<summary><code>{detail.line}</code></summary>")
-    assert before
+    _, found, code = html.partition(f"<summary><code>{detail.line}</code></summary>")
+    assert found
     shown = code.partition("</pre>")[0]
     marked = shown.partition("<mark>")[2].partition("</mark>")[0]
     assert marked.split(maxsplit=2) == ["▸", str(detail.line.number), detail.code]

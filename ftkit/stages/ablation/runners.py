@@ -107,7 +107,7 @@ class Isolated:
 
     def __exit__(self, *_: object) -> None:
         for process in self._running:
-            _kill(process.handle.pid)
+            _kill(process.handle)
         for process in self._running:
             process.handle.communicate()
         self._folder.cleanup()
@@ -139,10 +139,12 @@ class Isolated:
         return [_answer_of(p) for p in over]
 
 
-def _kill(pid: int) -> None:
+def _kill(handle: "subprocess.Popen[bytes]") -> None:
     """Kill a process with all that it started, such as the workers of a data loader."""
+    if handle.poll() is not None:
+        return
     try:
-        process = psutil.Process(pid)
+        process = psutil.Process(handle.pid)
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return

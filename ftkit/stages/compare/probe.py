@@ -75,7 +75,7 @@ def as_reward(reward: Callable[..., Sequence[float]]) -> RewardFunction:
 class _OfCompletions:
     """A reward that looks at completions alone; a class, since closures go to no other process."""
 
-    func: Callable[[list[str]], Sequence[float]]
+    func: Callable[[list[str]], Sequence[float]]  # as in a partial: `name_of` looks through it
 
     @property
     def __name__(self) -> str:

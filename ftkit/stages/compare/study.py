@@ -1,6 +1,5 @@
 """`compare`: the runs one after the other, kept as they finish, failures kept beside them."""
 
-import hashlib
 import json
 import os
 import random
@@ -15,7 +14,7 @@ from filelock import FileLock, Timeout
 from ftkit import data
 from ftkit.chat.render import Messages
 from ftkit.errors import DataError, RecordError, SettingsError
-from ftkit.models import Loaded, LoraAdapter, load, load_tokenizer
+from ftkit.models import Loaded, load, load_tokenizer
 from ftkit.models.hardware import pick_device
 from ftkit.models.loading import DEFAULT
 from ftkit.records import files
@@ -251,7 +250,7 @@ def _settings(base: Loaded | str, job: Job) -> dict[str, Any]:
     """What must be equal for results to be comparable; JSON types only."""
     settings = {
         "model": base if isinstance(base, str) else base.card.weights,
-        "start": "new" if job.start is None else _digest(job.start),
+        "start": "new" if job.start is None else job.start.digest,
         "train prompts": fingerprint(job.train),
         "evaluation prompts": fingerprint(job.held_out),
         "reward": name_of(job.reward),
@@ -265,11 +264,3 @@ def _settings(base: Loaded | str, job: Job) -> dict[str, Any]:
 
 def _device(base: Loaded | str) -> str:
     return str(pick_device() if isinstance(base, str) else base.model.device)
-
-
-def _digest(adapter: LoraAdapter) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(adapter.tensors.items()):
-        found.update(name.encode())
-        found.update(tensor.float().cpu().numpy().tobytes())
-    return found.hexdigest()[:16]

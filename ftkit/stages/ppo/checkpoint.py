@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ftkit.errors import RecordError
+from ftkit.models.lora import read_adapter
 from ftkit.models.roles import Roles
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo.config import PPOConfig
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ def save(
     trace.save(draft / "trace")
     tensors = {f"rng.{name}": g.get_state() for name, g in generators.items()}
     save_file({**tensors, **_flat(optimizer)}, draft / "state.safetensors")
-    state = {"version": _VERSION, "config": asdict(config), **asdict(progress)}
+    state = {"version": _VERSION, "config": asdict(config), "start": _start(roles)}
+    state |= asdict(progress)
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
@@ -76,15 +78,17 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob("round-*"), default=None)
 
 
-def read_progress(checkpoint: Path, config: PPOConfig) -> Progress:
+def read_progress(checkpoint: Path, config: PPOConfig, roles: Roles) -> Progress:
     """Return where the run of `checkpoint` stood.
 
     Raises:
-        RecordError: damaged, of another version, or of a run with another config (named).
+        RecordError: damaged, of another version, or of a run with another config (named) or
+            another start than `roles` have.
     """
     try:
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        version, saved = state.pop("version"), state.pop("config")
+        version, start = state.pop("version"), state.pop("start")
+        saved = asdict(PPOConfig()) | state.pop("config")  # a switch that is younger: its default
         progress = Progress(**state)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{checkpoint} is damaged ({error}); delete it to start anew") from error
@@ -96,7 +100,19 @@ def read_progress(checkpoint: Path, config: PPOConfig) -> Progress:
             f"{checkpoint} is of a run with other {', '.join(changed)}: use its config to resume, "
             "or another output_dir to start anew"
         )
+    if start != _start(roles):
+        raise RecordError(
+            f"{checkpoint} is of a run that started from another adapter: give that one to go on, "
+            "or another output_dir to start anew"
+        )
     return progress
+
+
+def _start(roles: Roles) -> str:
+    """What tells the start of a run from others: the frozen copy that is its reference."""
+    if "reference" not in roles.model.peft_config:
+        return "bare base"
+    return read_adapter(roles.model, "reference").digest
 
 
 def restore(

@@ -116,6 +116,7 @@ class PPOConfig:
         do_sample: bool | None,
         generation_kwargs: Mapping[str, Any] | None,
     ) -> None:
+        _require_softmax(generation_kwargs or {})
         _require_softmax(
             {
                 "top_k": top_k,
@@ -124,7 +125,6 @@ class PPOConfig:
                 "min_new_tokens": min_new_tokens,
                 "repetition_penalty": repetition_penalty,
                 "do_sample": do_sample,
-                **(generation_kwargs or {}),
             }
         )
         limits.at_least_one(self, *_COUNTS)

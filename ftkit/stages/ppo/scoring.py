@@ -24,6 +24,9 @@ Reward: TypeAlias = RewardFunction | Literal["model"]
 RewardMix: TypeAlias = Reward | Mapping[str, tuple[float, Reward]]
 
 
+_TELLING = 4  # fewer completions can all be empty by chance
+
+
 class RewardError(ValueError):
     """A reward that raised, returned the wrong number of scores, or one that is not finite."""
 
@@ -76,7 +79,7 @@ def score(
 
     Raises:
         RewardError: names the reward and the row.
-        DataError: all completions are empty.
+        DataError: all completions are empty, of a batch of at least four.
     """
     _require_text(rollout)
     mix = named_rewards(reward)
@@ -100,12 +103,13 @@ def score(
 
 
 def _require_text(rollout: Rollout) -> None:
-    if not any(rollout.completions):
+    if len(rollout.completions) >= _TELLING and not any(rollout.completions):
         raise DataError(
             f"all {len(rollout.completions)} completions of this round are empty: the policy ends "
             f"every answer at once, from row 0 on (prompt ends with {rollout.prompts[0][-40:]!r}), "
-            "so there is nothing to learn from. Does the reward pay for short answers? Raise "
-            "kl_coef, lower the learning rate, or look at the chat template"
+            "so there is nothing to learn from. Does the reward pay for short answers? Start "
+            "anew, in another output_dir, with a higher kl_coef or a lower learning rate; if it "
+            "is the first round, look at the chat template"
         )
 
 

@@ -95,16 +95,12 @@ class PPOTrainer:
         start = None if adapter is None else take_start(base, adapter)
         self.roles = roles or Roles(
             base,
-            start="carried" if start is None else start,
+            start=start or "carried",
             lora_r=self.config.lora_r,
             lora_alpha=self.config.lora_alpha,
             seed=self.config.seed,
         )
-        if self.config.value_head_std:
-            start = torch.Generator(self.roles.model.device).manual_seed(self.config.seed)
-            torch.nn.init.normal_(
-                self.roles.value_head.weight, std=self.config.value_head_std, generator=start
-            )
+        self._stir_critic()
         parts = {name: part for name, (_, part) in named_rewards(reward).items()}
         if "model" in parts.values():
             with self.roles.as_reward():
@@ -135,7 +131,7 @@ class PPOTrainer:
 
         Every call starts from the last checkpoint there, the first one from round 0. So an
         interrupted, failed or killed run goes on to the same numbers as one that was left alone.
-        What fails before a round's first update, such as a reward, loses no round that was done,
+        What fails while sampling, in a reward or in a callback loses no round that was done,
         whatever `PPOConfig.checkpoint_every` says. A callback that sets
         ``control.should_training_stop`` ends the run behind its round, with a checkpoint.
 
@@ -146,7 +142,8 @@ class PPOTrainer:
             RewardError: a reward that raised or returned something unusable; names the row.
             DataError: a prompt that is too long, named by its row before any round; or a round
                 whose completions are all empty.
-            RecordError: a checkpoint in `output_dir` that is damaged or of another config.
+            RecordError: a checkpoint in `output_dir` that is damaged, of another config, or of a
+                run that started from another adapter.
         """
         encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
         self._resume()
@@ -159,7 +156,8 @@ class PPOTrainer:
                 self.history.append(metrics)
                 if self.progress.round % self.config.checkpoint_every == 0:
                     self.save()
-                events.step(metrics)
+                with self._nothing_lost():
+                    events.step(metrics)
             if self.progress.round % self.config.checkpoint_every:
                 self.save()
         finally:
@@ -219,9 +217,15 @@ class PPOTrainer:
         )
         return metrics
 
+    def _stir_critic(self) -> None:
+        if self.config.value_head_std:
+            head = self.roles.value_head.weight
+            generator = torch.Generator(head.device).manual_seed(self.config.seed)
+            torch.nn.init.normal_(head, std=self.config.value_head_std, generator=generator)
+
     @contextmanager
     def _nothing_lost(self) -> Iterator[None]:
-        """Save the state before the round if the block, which trains nothing, does not end."""
+        """Save the state at the start of the block, which trains nothing, if it does not end."""
         order = list(self.progress.order)
         states = {name: generator.get_state() for name, generator in self.generators.items()}
         try:
@@ -264,7 +268,7 @@ class PPOTrainer:
         if found is None:
             self.save()
             return
-        self.progress = checkpoint.read_progress(found, self.config)
+        self.progress = checkpoint.read_progress(found, self.config, self.roles)
         self.roles = Roles.load(self.base, found / "roles", seed=self.config.seed)
         self.optimizer = self._new_optimizer()
         checkpoint.restore(found, self.optimizer, self.generators)
@@ -273,7 +277,10 @@ class PPOTrainer:
 
 def _warn_of_unused(settings: Any, temperature: float) -> None:
     """Say which sampling settings of the model's files PPO leaves aside."""
-    if unused := off_the_softmax(settings.to_dict()):
+    unused = off_the_softmax(settings.to_dict())
+    if settings.temperature not in (None, temperature):
+        unused["temperature"] = settings.temperature
+    if unused:
         listed = ", ".join(f"{name}={value!r}" for name, value in unused.items())
         warnings.warn(
             f"the model's generation_config has {listed}; PPO samples without, from "
