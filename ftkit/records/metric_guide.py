@@ -178,15 +178,16 @@ def _within(value: float, band: Band) -> bool:
 
 @cache
 def _lookup(base: str, method: Method) -> Metric | None:
-    for name in (f"{base}@{method}", base):
-        if name in METRICS:
-            return METRICS[name]
-    return next((m for m in METRICS.values() if _matches(m.key, base)), None)
+    for wanted in (method, ""):
+        for name, metric in METRICS.items():
+            if name.partition("@")[2] == wanted and _matches(metric.key, base):
+                return metric
+    return None
 
 
 def _matches(template: str, key: str) -> bool:
     if "{" not in template:
-        return False
+        return template == key
     pattern = re.sub(r"\\\{\w+\\\}", ".+", re.escape(template))
     return re.fullmatch(pattern, key) is not None
 

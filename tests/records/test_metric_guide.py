@@ -161,6 +161,8 @@ def test_the_same_key_means_what_the_trainer_means():
 
 def test_reward_functions_and_held_out_splits_resolve():
     assert explain("rewards/len_reward/mean", "grpo").key == "rewards/{func}/mean"
+    assert "reward_weights" in explain("rewards/len_reward/mean", "grpo").halt
+    assert "reward_weights" not in explain("rewards/len_reward/mean", "ppo").halt
     assert explain("rewards/chosen", "dpo").key == "rewards/chosen"
     assert split_key("eval_rewards/margins") == ("eval", "rewards/margins")
     assert split_key("eval_code_loss") == ("eval_code", "loss")

@@ -95,14 +95,16 @@ def test_it_learns_a_reward_that_it_can_reach(byte_base, tmp_path) -> None:
     assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.3
 
 
-def test_base_weights_and_reference_never_change(tiny_base, tmp_path) -> None:
-    run = trainer(tiny_base, tmp_path)
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_base_weights_and_reference_never_change(tiny_folder, tmp_path, quantization) -> None:
+    base = load(str(tiny_folder), quantization=quantization, device="cpu")
+    run = trainer(base, tmp_path)
 
     def checksum() -> str:
         digest = hashlib.sha256()
         for name, parameter in sorted(run.roles.model.named_parameters()):
             if "lora_" not in name:
-                digest.update(parameter.detach().numpy().tobytes())
+                digest.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     ids = torch.tensor([[5, 6, 7, 8, 9]])

@@ -2,7 +2,7 @@
 
 `objective/*` describes the sampled completions, `policy/*`, `loss/*` and `val/*` the updates.
 New here: completion length, distinct-2, EOS rate, empty completions, k2 and k3 estimates, explained
-variance, gradient norm.
+variance, the first update's ratio, gradient norm.
 """
 
 from collections.abc import Sequence
@@ -67,6 +67,7 @@ def update_metrics(updates: Sequence[Update]) -> dict[str, float]:
         "policy/entropy_avg": _mean([u.entropy for u in updates]),
         "policy/grad_norm": _mean([u.grad_norm for u in updates]),
         "val/clipfrac_avg": _mean([u.value_clip_fraction for u in updates]),
+        "val/first_ratio": float(ratios[0]),
         "val/ratio": mean_ratio,
         "val/ratio_var": _mean([(float(r) - mean_ratio) ** 2 for r in ratios]),
     }
