@@ -40,6 +40,8 @@ class PPOTraceConfig:
         lam: λ of GAE.
         cliprange: ε of the policy loss; ratios count within [1 − ε, 1 + ε].
         cliprange_value: ε of the value loss, in the unit of the rewards; None where it is off.
+        value_coef: Weight of the value loss in the total.
+        entropy_coef: Weight of the entropy, which the total is lowered by.
         temperature: What the logits were divided by, in sampling and in every log-probability.
         kl_estimator: Which estimate of the KL the reward pays for; ``PPOIteration.kl`` holds it.
         whiten_rewards: Whether GAE saw whitened rewards.
@@ -59,6 +61,8 @@ class PPOTraceConfig:
     lam: float = 0.95
     cliprange: float = 0.2
     cliprange_value: float | None = 0.2
+    value_coef: float = 0.1
+    entropy_coef: float = 0.0
     temperature: float = 1.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     whiten_rewards: bool = False

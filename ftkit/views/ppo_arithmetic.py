@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from ftkit.records.ppo_trace import PPOIteration, PPOTraceConfig
+from ftkit.records.ppo_trace import PPOIteration, PPOTraceConfig, PPOUpdate
 from ftkit.views.plot import number
 
 TOLERANCE = 2e-4
@@ -71,6 +71,15 @@ def gae_steps(iteration: PPOIteration, row: int, config: PPOTraceConfig) -> list
         )
         steps.append(step)
     return steps
+
+
+def total_loss(update: PPOUpdate, config: PPOTraceConfig) -> float:
+    """Return what the optimizer lowered: policy loss + c·value loss − c_H·entropy."""
+    return (
+        update.policy_loss
+        + config.value_coef * update.value_loss
+        - config.entropy_coef * update.entropy
+    )
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -48,6 +48,8 @@ def to_json(trace: PPOTrace, budget: int = BUDGET_BYTES) -> str:
         "gamma": _number(config.gamma),
         "lam": _number(config.lam),
         "eps": _number(config.cliprange),
+        "valueCoef": _number(config.value_coef),
+        "entropyCoef": _number(config.entropy_coef),
         "temperature": _number(config.temperature),
         "estimator": config.kl_estimator,
         "base": config.base,

@@ -18,6 +18,7 @@ from ftkit.views.ppo_arithmetic import (
     signed,
     step_html,
     steps_html,
+    total_loss,
     whitening_html,
 )
 from ftkit.views.ppo_run import others_html, sparks_html, story_html
@@ -39,6 +40,7 @@ _UPDATE_COLUMNS = (
     "minibatch",
     "policy loss",
     "value loss",
+    "total loss",
     "entropy",
     "clip fraction",
     "approx. KL",
@@ -90,7 +92,7 @@ def stepper_html(
             whitening_html(found, row),
             first_ratios_html(found),
             steps_html(steps, trace.config),
-            _updates(found),
+            _updates(found, trace.config),
             _metrics(found),
             others_html(others),
         )
@@ -202,11 +204,14 @@ def _bar(value: float, scale: float) -> str:
     return f'<div class="ft-adv"><i class="{side}" style="height:{size}px"></i></div>'
 
 
-def _updates(iteration: PPOIteration) -> str:
+def _updates(iteration: PPOIteration, config: PPOTraceConfig) -> str:
     if not iteration.updates:
         return ""
     rows = [
-        (u.epoch, u.minibatch, u.policy_loss, u.value_loss, u.entropy, u.clip_fraction, u.approx_kl)
+        (
+            *(u.epoch, u.minibatch, u.policy_loss, u.value_loss, total_loss(u, config)),
+            *(u.entropy, u.clip_fraction, u.approx_kl),
+        )
         for u in iteration.updates
     ]
     return _more(f"the {len(rows)} updates that followed", rows_html(_UPDATE_COLUMNS, rows))

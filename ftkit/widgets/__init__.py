@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.widgets.chat_inspector import ChatInspector
 from ftkit.widgets.dpo_explorer import DPOExplorer
+from ftkit.widgets.gae_explorer import GAEExplorer
 from ftkit.widgets.grpo_explorer import GRPOExplorer
 from ftkit.widgets.neftune_explorer import NEFTuneExplorer
 from ftkit.widgets.packing_explorer import PackingExplorer
@@ -28,6 +29,7 @@ __all__ = [
     "ChatInspector",
     "CostPlanner",
     "DPOExplorer",
+    "GAEExplorer",
     "GRPOExplorer",
     "LiveMetrics",
     "MemoryPlanner",

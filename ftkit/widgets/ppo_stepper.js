@@ -331,7 +331,7 @@ const PHASES = [
     key: "update", title: "Update", pace: 2600, roles: { actor: "trained", critic: "trained" },
     steps: ({ it }) => it.updates.length,
     lines: (now) => updateLines(now),
-    stats: ({ update }) => (update ? [[short(update.policy), "policy loss"], [short(update.value), "value loss"], [short(update.entropy), "entropy, nats"], [percent(update.cut), "of tokens clipped"], [short(update.kl), "nats from the old policy"]] : []),
+    stats: ({ update, data }) => (update ? [[short(update.policy), "policy loss"], [short(update.value), "value loss"], [short(totalLoss(update, data)), "total loss"], [short(update.entropy), "entropy, nats"], [percent(update.cut), "of tokens clipped"], [short(update.kl), "nats from the old policy"]] : []),
     sums: (now) => updateFormulas(now),
     say: (now) => updateSay(now),
   },
@@ -382,17 +382,31 @@ function updateLines(now) {
   ];
 }
 
+function totalLoss(update, data) {
+  return update.policy + data.valueCoef * update.value - data.entropyCoef * update.entropy;
+}
+
+function totalFormula({ update, data }) {
+  const { valueCoef, entropyCoef } = data;
+  const names = entropyCoef ? "policy + c·value − c′·entropy" : "policy + c·value";
+  const bonus = entropyCoef ? ` − ${short(entropyCoef)}·${inner(update.entropy)}` : "";
+  return words(`total loss = ${names} = ${plain(update.policy)} + ${short(valueCoef)}·${inner(update.value)}${bonus} = `, bold(signed(totalLoss(update, data), 4)),
+    "; value is half the mean squared error of V, clipped");
+}
+
 function updateFormulas(now) {
   const { row, data, t } = now;
   const list = ratios(now);
-  if (!list || t < 0) return undefined;
+  if (!now.update) return undefined;
+  if (!list || t < 0) return formulas(totalFormula(now));
   const [ratio, used, low, high] = [list[t], row.used[t], 1 - data.eps, 1 + data.eps];
   const held = clamp(ratio, low, high);
   const cut = isClipped(now, t);
   return formulas(
     words("clip(ratio", sub(t), `, ${short(low)}, ${short(high)}) = clip(${plain(ratio)}, …) = `, bold(plain(held))),
     words("min(ratio·Â, clip·Â)", ` = min(${plain(ratio)}·${inner(used)}, ${plain(held)}·${inner(used)}) = `, bold(signed(Math.min(ratio * used, held * used), 4)),
-      h("span", { className: cut ? "ft-agree off" : "ft-agree", textContent: cut ? "✕ clipped: no gradient" : "○ the gradient flows" })));
+      h("span", { className: cut ? "ft-agree off" : "ft-agree", textContent: cut ? "✕ clipped: no gradient" : "○ the gradient flows" })),
+    totalFormula(now));
 }
 
 function updateSay(now) {

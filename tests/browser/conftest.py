@@ -25,10 +25,11 @@ from pathlib import Path
 
 import pytest
 from harness import Lab, NotebookPage, Theme
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 OpenNotebook = Callable[..., NotebookPage]
 _BINARIES = ("chromium", "chromium-browser", "google-chrome")
+expect.set_options(timeout=20_000)  # busy machines draw late
 _FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),

@@ -195,7 +195,7 @@ class NotebookPage:
         expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
         self._until(lambda state: state["kernel"] == "idle", 60, "a kernel")
 
-    def run_all(self, timeout_s: float = 60) -> None:
+    def run_all(self, timeout_s: float = 180) -> None:
         """Run all cells through the menu and wait until the last one is done.
 
         Raises:
@@ -206,7 +206,7 @@ class NotebookPage:
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.wait_idle(timeout_s)
 
-    def wait_idle(self, timeout_s: float = 60) -> None:
+    def wait_idle(self, timeout_s: float = 180) -> None:
         """Wait until every code cell has run and the kernel is idle.
 
         Raises:

@@ -226,3 +226,14 @@ def test_the_payload_is_json_that_a_browser_reads():
     text = ppo_payload.to_json(made)
     assert not re.search(r"(?<!\")\bNaN\b(?!\")|(?<!\")Infinity", text)
     assert json.loads(text)["iterations"][0]["rows"][0]["kl"][0] == "NaN"
+
+
+def test_the_total_loss_is_written_with_the_weights_of_the_run() -> None:
+    made = trace()
+    made.config = replace(made.config, value_coef=0.1, entropy_coef=0.01)
+    known = replace(iteration(2).updates[0], policy_loss=-0.2, value_loss=0.4, entropy=1.5)
+    made.iterations[1] = replace(made.iterations[1], updates=[known])
+    table = next(t for t in page(made).select("table") if "total loss" in t.text)
+    columns = [th.text for th in table.select("thead th")]
+    cells = [td.text for td in table.select("tbody td")]
+    assert dict(zip(columns, cells, strict=True))["total loss"] == "−0.175"

@@ -59,6 +59,8 @@ def trace_config(
         lam=config.lam,
         cliprange=config.clip_range,
         cliprange_value=config.clip_range_value,
+        value_coef=config.value_coef,
+        entropy_coef=config.entropy_coef,
         temperature=config.temperature,
         kl_estimator=config.kl_estimator,
         whiten_rewards=config.whiten_rewards,
