@@ -193,6 +193,8 @@ def test_ctrl_c_stops_the_kernel_keeps_the_copy_and_exits_130(tmp_path: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background lets its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (pid_file.exists() and pid_file.read_text()):
         assert process.poll() is None, process.communicate()
