@@ -189,9 +189,7 @@ class _RowWise(torch.autograd.Function):
         ctx.save_for_backward(*slopes)
         ctx.smooth = [number.requires_grad for number in numbers]
         results = tuple(number.detach() for number in numbers)
-        ctx.mark_non_differentiable(
-            *compress(results, [not number.requires_grad for number in numbers])
-        )
+        ctx.mark_non_differentiable(*compress(results, [not smooth for smooth in ctx.smooth]))
         return results
 
     @staticmethod

@@ -11,6 +11,7 @@ from html import escape
 from math import isfinite
 
 from ftkit.views.plot import number, ticks
+from ftkit.views.ppo_arithmetic import signed
 from ftkit.views.style import card, css, stat
 
 TITLE = "GAE, from the last token back"
@@ -108,8 +109,8 @@ def _stats(setting: GAESetting) -> str:
         '<div class="ft-stat">'
         + stat(_plain(setting.lam), "λ")
         + stat(_plain(setting.gamma), "discount γ")
-        + stat(_signed(setting.advantages[here]), f"advantage of {setting.tokens[here]!r}")
-        + stat(_signed(setting.returns[here]), "its return target, Â + V")
+        + stat(signed(setting.advantages[here]), f"advantage of {setting.tokens[here]!r}")
+        + stat(signed(setting.returns[here]), "its return target, Â + V")
         + "</div>"
     )
 
@@ -117,8 +118,8 @@ def _stats(setting: GAESetting) -> str:
 def _strip(setting: GAESetting) -> str:
     """One column a token; what the recursion has not reached is a dot."""
     rows = {
-        "reward r": [_signed(r) for r in setting.rewards],
-        "value V": [_signed(v) for v in setting.values],
+        "reward r": [signed(r) for r in setting.rewards],
+        "value V": [signed(v) for v in setting.values],
         "surprise δ": _from(setting.at, setting.deltas),
         "advantage Â": _from(setting.at, setting.advantages),
         "return Â + V": _from(setting.at, setting.returns),
@@ -141,7 +142,7 @@ def _strip(setting: GAESetting) -> str:
 
 
 def _from(first: int, values: Sequence[float]) -> list[str]:
-    return [_signed(value) if t >= first else "·" for t, value in enumerate(values)]
+    return [signed(value) if t >= first else "·" for t, value in enumerate(values)]
 
 
 def _arithmetic(setting: GAESetting) -> str:
@@ -168,8 +169,8 @@ def _svg(setting: GAESetting) -> str:
     parts = [part for _, part in setting.shares]
     reach = max(1e-9, *(abs(delta) for delta in setting.deltas))
     says = (
-        f"Parts of the advantage {_signed(setting.advantages[setting.at])} of token {setting.at}: "
-        + ", ".join(f"{_signed(part)} of token {setting.at + k}" for k, part in enumerate(parts))
+        f"Parts of the advantage {signed(setting.advantages[setting.at])} of token {setting.at}: "
+        + ", ".join(f"{signed(part)} of token {setting.at + k}" for k, part in enumerate(parts))
     )
     width = (_RIGHT - _LEFT) / len(setting.tokens)
     bars = "".join(
@@ -249,10 +250,6 @@ def _fit(text: str, width: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "−") if value else "0"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def _inner(value: float) -> str:
