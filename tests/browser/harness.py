@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "artifacts" / "screenshots"
@@ -241,8 +241,7 @@ class NotebookPage:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         if of is not None:
-            of.scroll_into_view_if_needed()
-            of.screenshot(path=path)
+            self._screenshot_of(of, path)
             return path
         size = self.page.viewport_size
         assert size is not None
@@ -252,6 +251,16 @@ class NotebookPage:
         self.page.screenshot(path=path)
         self.resize(size["width"], size["height"])
         return path
+
+    def _screenshot_of(self, of: Locator, path: Path) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                of.screenshot(path=path)  # scrolls there, too
+                return
+            except Error as error:  # a live card was redrawn between finding and drawing it
+                if "not attached" not in error.message or time.monotonic() > deadline:
+                    raise
 
     def _until(self, holds: Any, timeout_s: float, what: str) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s

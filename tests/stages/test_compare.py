@@ -3,6 +3,7 @@
 What the algorithms do to a real model is in the record that ftkit ships.
 """
 
+import gc
 import pickle
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ from math import log
 from statistics import fmean
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from byte_llama import byte_llama
@@ -28,6 +30,7 @@ from ftkit.records import ComparisonResult
 from ftkit.records.comparison_run import ALGORITHMS
 from ftkit.stages import CompareRecipe
 from ftkit.stages.compare import isolation
+from ftkit.stages.compare import meter as meters
 from ftkit.stages.compare.best_of_n import expected_best, kl_bound
 from ftkit.stages.compare.meter import Meter
 from ftkit.stages.compare.pacing import Pacer
@@ -355,20 +358,36 @@ def test_a_reward_without_differences_makes_no_pairs(base) -> None:
     assert result.run("best-of-n", 0) is not None
 
 
-def test_the_clock_stands_still_in_a_pause() -> None:
+def test_the_clock_stands_still_in_a_pause(monkeypatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(meters, "perf_counter", lambda: clock.now)
     with Meter(torch.device("cpu")) as meter:
-        time.sleep(0.02)
-        before = meter.seconds
+        clock.now += 2
         with meter.paused():
-            time.sleep(0.2)
+            clock.now += 30
+            assert meter.seconds == 2
+        clock.now += 3
+        assert meter.seconds == 5
+
+
+def test_memory_is_watched_except_in_a_pause() -> None:
+    gc.collect()  # or what earlier tests left goes in the middle of this one
+    with Meter(torch.device("cpu")) as meter:
+        with meter.paused():
             block = torch.ones(60_000_000)  # 240 MB
+            held = resident_mb()
             del block
-        assert 0.02 <= before <= meter.seconds < 0.15
-        low = meter.memory_mb
+        assert meter.memory_mb < held - 100
         block = torch.ones(60_000_000)
+        held = resident_mb()
         time.sleep(0.1)
-        assert meter.memory_mb > low + 100
+        assert meter.memory_mb > held - 10
         del block
+
+
+def resident_mb() -> float:
+    """What this process holds now, in MB (1e6 bytes)."""
+    return psutil.Process().memory_info().rss / 1e6
 
 
 # --- when to look, when to stop ----------------------------------------------------------------
