@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from ftkit.models import shared_prefix
 from ftkit.models.heads import log_softmax, position_ids
 
 
@@ -64,18 +64,12 @@ def sample(
         pad_id: What fills a completion up; may be a stop token too.
         generator: Source of randomness on the model's device; None for the global one.
     """
-    cache = DynamicCache(config=decoder.config)
-    new_ids, mask, positions = prompt_ids, prompt_mask, position_ids(prompt_mask)
+    read, cache, mask = shared_prefix.read(decoder, prompt_ids, prompt_mask, keep_cache=True)
+    states = read[:, -1]  # (batch, hidden)
+    positions = position_ids(prompt_mask)[:, -1:]
     done = torch.zeros_like(prompt_mask[:, 0])
     columns: list[tuple[Tensor, ...]] = []
-    while len(columns) < max_new_tokens and not done.all():
-        states = decoder(
-            input_ids=new_ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]  # (batch, hidden)
+    while True:
         logp = log_softmax(logits_of(states), temperature)
         probabilities = logp.exp()
         drawn = torch.multinomial(probabilities, 1, generator=generator)  # (batch, 1)
@@ -83,8 +77,17 @@ def sample(
         numbers = logp.gather(1, drawn)[:, 0], value_of(states), -(probabilities * logp).sum(1)
         columns.append((new_ids[:, 0], ~done, *numbers))
         done = done | torch.isin(drawn[:, 0], stop_ids)
+        if len(columns) == max_new_tokens or done.all():
+            break
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        positions = positions[:, -1:] + 1
+        positions = positions + 1
+        states = decoder(
+            input_ids=new_ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            cache=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
     stacked = [torch.stack(column, 1) for column in zip(*columns, strict=True)]
     ids, real = stacked[:2]
     logprobs, values, entropy = (number.masked_fill(~real, 0.0) for number in stacked[2:])

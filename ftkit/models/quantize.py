@@ -82,7 +82,7 @@ def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
     Args:
         model: Its 4-bit layers are found; others stay as they are.
         share: Largest part of the free memory that the unpacked weights may take; when they
-            would take more, nothing changes.
+            would take more, nothing changes. Blocks may be nested: what is unpacked stays so.
     """
     layers = list(_four_bit_layers(model))
     needed = sum(_unpacked_bytes(layer.weight.quant_state) for layer in layers)
@@ -106,8 +106,12 @@ def _four_bit_layers(model: nn.Module) -> Iterator[Any]:
     for module in model.modules():
         # Its own weight: PEFT's wrappers show their base layer's weight as theirs.
         weight = module._parameters.get("weight")
-        if getattr(weight, "quant_state", None) is not None:
+        if getattr(weight, "quant_state", None) is not None and not _is_unpacked(module):
             yield module
+
+
+def _is_unpacked(layer: nn.Module) -> bool:
+    return getattr(layer.__dict__.get("forward"), "func", None) is _dense_forward
 
 
 def _unpack(weight: Any) -> Tensor:

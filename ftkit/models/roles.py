@@ -25,12 +25,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from ftkit.errors import SettingsError
-from ftkit.models import roles_io
+from ftkit.models import roles_io, shared_prefix
 from ftkit.models.generation import Completions, sample
 from ftkit.models.heads import (
     LogitHead,
     last_real,
-    position_ids,
     score_head,
     token_statistics,
     value_head,
@@ -356,13 +355,7 @@ class Roles:
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
-        outputs = self._decoder(
-            input_ids=input_ids,
-            attention_mask=mask.long(),
-            position_ids=position_ids(mask),
-            use_cache=False,
-        )
-        return outputs.last_hidden_state
+        return shared_prefix.read(self._decoder, input_ids, mask)[0]
 
     # Files and sizes
 

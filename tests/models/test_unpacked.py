@@ -48,3 +48,13 @@ def test_weights_that_would_not_fit_stay_packed(roles) -> None:
     before = dense_layers(roles.model)
     with unpacked(roles.model, share=0.0):
         assert dense_layers(roles.model) == before
+
+
+def test_a_block_within_a_block_unpacks_nothing_twice(roles) -> None:
+    before = dense_layers(roles.model)
+    with unpacked(roles.model, share=1.0):
+        kept = [module.__dict__.get("forward") for module in roles.model.modules()]
+        with unpacked(roles.model, share=1.0):
+            assert [m.__dict__.get("forward") for m in roles.model.modules()] == kept
+        assert [m.__dict__.get("forward") for m in roles.model.modules()] == kept
+    assert dense_layers(roles.model) == before

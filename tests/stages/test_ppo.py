@@ -177,6 +177,35 @@ def test_tokens_of_the_trace_join_to_the_completion(tiny_base, tmp_path) -> None
     assert [text.replace("<|im_end|>", "") for text in joined] == seen
 
 
+def test_chosen_rows_are_traced_as_they_were_and_resume(tiny_base, tmp_path) -> None:
+    every = trainer(tiny_base, tmp_path / "every", replace(QUICK, trace_rows=QUICK.batch_size))
+    every.train()
+    config = replace(QUICK, trace_rows=(3, 0), trace_iterations=2)
+    chosen = trainer(tiny_base, tmp_path / "chosen", config)
+    chosen.train()
+    assert [i.number for i in chosen.trace.iterations] == [1, QUICK.iterations]
+    again = trainer(tiny_base, tmp_path / "chosen", config)
+    again.train()
+    for run in (chosen, again):
+        for found in run.trace.iterations:
+            wanted = every.trace.at(found.number)
+            assert list(found.tokens) == [wanted.tokens[3], wanted.tokens[0]]
+            width = found.token_ids.shape[1]
+            np.testing.assert_array_equal(found.returns, wanted.returns[[3, 0], :width])
+            for mine, theirs in zip(found.updates, wanted.updates, strict=True):
+                ratio = dict(zip(theirs.rows, theirs.ratio, strict=True))
+                for row, values in zip(mine.rows, mine.ratio, strict=True):
+                    np.testing.assert_array_equal(values, ratio[(3, 0)[row]][:width])
+
+
+@pytest.mark.parametrize("rows", [(0, 0), (-1,), (QUICK.batch_size,), -1])
+def test_rows_that_a_round_does_not_have_cannot_be_traced(rows) -> None:
+    with pytest.raises(ValueError, match="trace_rows"):
+        replace(QUICK, trace_rows=rows)
+    with pytest.raises(ValueError, match="trace_iterations"):
+        replace(QUICK, trace_iterations=1)
+
+
 def test_scores_are_a_weighted_mix_and_unended_answers_pay(tiny_base, tmp_path) -> None:
     config = replace(QUICK, iterations=1, missing_eos_penalty=0.5, kl_coef=0.0)
     mix = {"length": (2.0, length_reward), "one": (-1.0, lambda p, c: [1.0] * len(c))}

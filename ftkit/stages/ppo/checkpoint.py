@@ -94,7 +94,8 @@ def read_progress(checkpoint: Path, config: PPOConfig, roles: Roles) -> Progress
         raise RecordError(f"{checkpoint} is damaged ({error}); delete it to start anew") from error
     if version != _VERSION:
         raise RecordError(f"{checkpoint} is of version {version}; this ftkit reads {_VERSION}")
-    changed = [name for name, value in asdict(config).items() if saved.get(name) != value]
+    wanted = json.loads(json.dumps(asdict(config)))  # tuples are lists there
+    changed = [name for name, value in wanted.items() if saved.get(name) != value]
     if changed:
         raise RecordError(
             f"{checkpoint} is of a run with other {', '.join(changed)}: use its config to resume, "

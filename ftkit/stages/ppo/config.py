@@ -51,7 +51,10 @@ class PPOConfig:
         whiten_advantages: Scale advantages to mean 0 and variance 1 over real tokens. [P9]
         lora_r: Rank of the policy adapter, where the base brings none.
         lora_alpha: Its scale.
-        trace_rows: Completions a round whose every tensor is kept in the trace.
+        trace_rows: Completions of a round whose every tensor is kept in the trace: how many, the
+            first ones; or which, as indices below `batch_size`. 0 or () for no trace.
+        trace_iterations: Rounds kept in the trace. One more, and every second one is dropped; the
+            first and the latest always stay.
         checkpoint_every: Rounds between checkpoints.
         seed: Of adapter, sampling and shuffling; one a process. [G6]
 
@@ -95,7 +98,8 @@ class PPOConfig:
     whiten_advantages: bool = True
     lora_r: int = 16
     lora_alpha: int = 32
-    trace_rows: int = 4
+    trace_rows: int | tuple[int, ...] = 4
+    trace_iterations: int = 128
     checkpoint_every: int = 1
     seed: int = 0
     top_k: InitVar[int | None] = None
@@ -147,6 +151,29 @@ class PPOConfig:
             raise ValueError(f"PPOConfig: lr_schedule={self.lr_schedule!r}: linear or constant")
         if self.clip_range_value is not None and not self.clip_range_value > 0:
             raise ValueError("PPOConfig: clip_range_value must be above 0, or None for no clipping")
+        if self.trace_iterations < 2:
+            raise ValueError(
+                f"PPOConfig: trace_iterations={self.trace_iterations} must be at least 2: the "
+                "first and the latest round always stay"
+            )
+        self._require_rows()
+
+    @property
+    def traced_rows(self) -> tuple[int, ...]:
+        """Indices of the completions of a round that go into the trace."""
+        if isinstance(self.trace_rows, int):
+            return tuple(range(min(self.trace_rows, self.batch_size)))
+        return tuple(self.trace_rows)
+
+    def _require_rows(self) -> None:
+        rows = self.trace_rows
+        if isinstance(rows, int):
+            limits.not_negative(self, "trace_rows")
+        elif not set(rows) <= set(range(self.batch_size)) or len(set(rows)) < len(rows):
+            raise ValueError(
+                f"PPOConfig: trace_rows={rows} must be different indices of a round's completions, "
+                f"0 … {self.batch_size - 1}"
+            )
 
 
 _COUNTS = (
@@ -154,10 +181,7 @@ _COUNTS = (
     *("max_new_tokens", "kl_horizon", "lora_r", "lora_alpha", "checkpoint_every"),
 )
 _POSITIVE = ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_range")
-_NOT_NEGATIVE = (
-    *("missing_eos_penalty", "value_coef", "value_head_std", "entropy_coef", "kl_coef"),
-    "trace_rows",
-)
+_NOT_NEGATIVE = ("missing_eos_penalty", "value_coef", "value_head_std", "entropy_coef", "kl_coef")
 
 
 def _require_softmax(settings: Mapping[str, Any]) -> None:

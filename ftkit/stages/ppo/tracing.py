@@ -65,15 +65,16 @@ def trace_config(
         kl_estimator=config.kl_estimator,
         whiten_rewards=config.whiten_rewards,
         whiten_advantages=config.whiten_advantages,
-        rows=max(1, config.trace_rows),
+        rows=max(1, len(config.traced_rows)),
+        max_iterations=config.trace_iterations,
     )
 
 
 def traced(
     done: Round, roles: Roles, tokenizer: Any, kl_coef: float, config: PPOConfig
 ) -> PPOIteration:
-    """Return the record of a round: its first `config.trace_rows` completions."""
-    rows = slice(0, config.trace_rows)
+    """Return the record of a round, of the completions that `config.traced_rows` names."""
+    rows = list(config.traced_rows)
     rollout, scored, estimate = done.rollout, done.scored, done.estimate
     raw, mask = estimate.advantages, rollout.mask
     whitened = config.whiten_advantages
@@ -83,7 +84,7 @@ def traced(
     ]
     return PPOIteration(
         number=done.number,
-        prompts=rollout.prompts[rows],
+        prompts=[rollout.prompts[row] for row in rows],
         prompt_ids=[
             ids[real].tolist()
             for ids, real in zip(rollout.prompt_ids[rows], rollout.prompt_mask[rows], strict=True)
@@ -99,7 +100,7 @@ def traced(
         returns=_array(estimate.returns[rows]),
         scores=_array(scored.scores[rows]),
         kl_coef=kl_coef,
-        updates=[_update(update, config.trace_rows) for update in done.updates],
+        updates=[_update(update, rows) for update in done.updates],
         metrics=done.metrics,
         new_logprobs=_array(_logprobs_now(rollout, roles, config, rows)),
         paid_scores=_array(scored.paid[rows]),
@@ -110,7 +111,7 @@ def traced(
     )
 
 
-def _logprobs_now(rollout: Rollout, roles: Roles, config: PPOConfig, rows: slice) -> Tensor:
+def _logprobs_now(rollout: Rollout, roles: Roles, config: PPOConfig, rows: list[int]) -> Tensor:
     """Log-probabilities of the same tokens after the round's last update."""
     with torch.no_grad(), roles.as_policy():
         return roles.logprobs_and_values(
@@ -122,12 +123,13 @@ def _logprobs_now(rollout: Rollout, roles: Roles, config: PPOConfig, rows: slice
         ).logprobs
 
 
-def _update(update: Update, kept: int) -> PPOUpdate:
-    here = (update.rows < kept).nonzero().flatten()
+def _update(update: Update, kept: list[int]) -> PPOUpdate:
+    held = update.rows.tolist()
+    here = [place for place, row in enumerate(held) if row in kept]
     return PPOUpdate(
         epoch=update.epoch,
         minibatch=update.minibatch,
-        rows=update.rows[here].tolist(),
+        rows=[kept.index(held[place]) for place in here],
         ratio=_array(update.ratio[here]),
         clipped=_array(update.clipped[here]),
         policy_loss=update.policy_loss,

@@ -19,6 +19,7 @@ from ftkit.algos import AdaptiveKL, FixedKL, KLController, gae, whiten
 from ftkit.chat.render import Messages
 from ftkit.errors import DataError, SettingsError
 from ftkit.models import Loaded
+from ftkit.models.quantize import unpacked
 from ftkit.models.roles import Roles
 from ftkit.models.sampler_settings import off_the_softmax
 from ftkit.records.ppo_trace import PPOTrace
@@ -30,6 +31,10 @@ from ftkit.stages.ppo.scoring import RewardMix, named_rewards, score
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
 from ftkit.stages.starting import Start, take_start
+
+_UNPACKED_SHARE = 0.05
+"""Of the free memory, for unpacked weights through a whole round: each of its passes unpacks all
+layers once or twice, which takes a tenth of the time. Little, since activations want the rest."""
 
 
 class PPOTrainer:
@@ -151,7 +156,8 @@ class PPOTrainer:
         events.begin()
         try:
             while self.progress.round < self.config.iterations and not events.stop:
-                metrics = self._round()
+                with unpacked(self.roles.model, _UNPACKED_SHARE):
+                    metrics = self._round()
                 self.progress.round += 1
                 self.history.append(metrics)
                 if self.progress.round % self.config.checkpoint_every == 0:
@@ -208,7 +214,7 @@ class PPOTrainer:
             "time/round_s": time.monotonic() - began,
         }
         done = Round(self.progress.round + 1, rollout, scored, estimate, advantages, steps, metrics)
-        if config.trace_rows:
+        if config.traced_rows:
             self.trace.add(
                 traced(done, self.roles, self.base.tokenizer, self.progress.kl_coef, config)
             )

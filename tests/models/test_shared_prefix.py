@@ -1,0 +1,126 @@
+"""A common beginning is read once: against every row alone, unpadded, through the plain decoder."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import MistralConfig, MistralModel
+
+from ftkit.models import Roles, load, shared_prefix
+from ftkit.models.shared_prefix import Split
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def roles(tiny_folder):
+    """A policy whose adapter does something."""
+    roles = Roles(load(str(tiny_folder), quantization=None, device="cpu"))
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in roles.trainable("policy"):
+            parameter.add_(torch.randn(parameter.shape, generator=noise) * 0.05)
+    return roles
+
+
+def batch(shared: int, rests: list[int], pads: list[int], seed: int = 0):
+    """Rows of `shared` equal tokens, then `rests` own ones; `pads` of the padding on the left."""
+    draw = torch.Generator().manual_seed(seed)
+    start = torch.randint(10, 400, (shared,), generator=draw).tolist()
+    longest = max(map(sum, zip(rests, pads, strict=True))) + shared
+    ids, mask = [], []
+    for row, (rest, left) in enumerate(zip(rests, pads, strict=True)):
+        # The first own token differs from row to row, so the beginning is not longer.
+        own = [10 + row, *torch.randint(10, 400, (rest - 1,), generator=draw).tolist()]
+        right = longest - left - shared - rest
+        ids.append([0] * left + start + own + [0] * right)
+        mask.append([0] * left + [1] * (shared + rest) + [0] * right)
+    return torch.tensor(ids), torch.tensor(mask).bool()
+
+
+def alone(decoder, ids, mask):
+    """States of all real tokens, each row read by itself."""
+    rows = zip(ids, mask, strict=True)
+    return torch.cat(
+        [decoder(input_ids=row[real][None]).last_hidden_state[0] for row, real in rows]
+    )
+
+
+shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=2, max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shared=st.integers(3, 12), shape=shapes)
+def test_states_and_gradients_are_those_of_each_row_alone(roles, shared, shape) -> None:
+    ids, mask = batch(shared, *map(list, zip(*shape, strict=True)))
+    decoder, parameters = roles._decoder, list(roles._adapter("policy"))
+    states, _, _ = shared_prefix.read(decoder, ids, mask)
+    expected = alone(decoder, ids, mask)
+    torch.testing.assert_close(states[mask], expected, **CLOSE)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    found = torch.autograd.grad((states[mask] * weights).sum(), parameters)
+    wanted = torch.autograd.grad((expected * weights).sum(), parameters)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_every_token_is_read_once(roles) -> None:
+    seen = []
+    layer = roles._decoder.layers[0]
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2]))
+    try:
+        with torch.no_grad():
+            roles.logprobs_and_values(*batch(8, [4, 4, 4], [0, 0, 0]), 9)
+    finally:
+        handle.remove()
+    assert seen == [(1, 8), (3, 4)]
+
+
+def test_equal_rows_leave_their_last_token(roles) -> None:
+    ids = torch.tensor([[11, 12, 13, 14]] * 3)
+    mask = torch.ones_like(ids).bool()
+    assert Split.of(ids, mask).rest.tolist() == [[14]] * 3
+    with torch.no_grad():
+        states, _, _ = shared_prefix.read(roles._decoder, ids, mask)
+        torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask"),
+    [
+        ([[11, 12, 13, 14, 15, 16]], [[1] * 6]),  # one row: nothing to share
+        ([[11, 12, 13], [21, 12, 13]], [[1] * 3] * 2),  # no common beginning
+        ([[11, *range(12, 30)], [11, *range(40, 58)]], [[1] * 19] * 2),  # one token of 19
+        ([[0, 0, 0], [0, 0, 5]], [[0, 0, 0], [0, 0, 1]]),  # a row without a real token
+        ([[0, 11, 12], [11, 0, 12]], [[1, 1, 1], [1, 0, 0]]),  # alike by columns only
+    ],
+)
+def test_what_does_not_pay_is_not_split(ids, mask) -> None:
+    assert Split.of(torch.tensor(ids), torch.tensor(mask).bool()) is None
+
+
+def test_a_sliding_window_would_see_the_padding_so_nothing_is_split() -> None:
+    config = MistralConfig(
+        vocab_size=500, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, sliding_window=6,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    decoder = MistralModel(config).eval()
+    ids, mask = batch(8, [5, 2], [0, 3])
+    assert Split.of(ids, mask) is not None
+    with torch.no_grad():
+        states, _, order = shared_prefix.read(decoder, ids, mask)
+        torch.testing.assert_close(states[mask], alone(decoder, ids, mask), **CLOSE)
+    assert order is mask
+
+
+def test_sampling_draws_the_same_tokens_as_without(roles, monkeypatch) -> None:
+    ids, mask = batch(8, [3, 2, 1], [0, 1, 2])
+    drawn = []
+    for worth in (shared_prefix._WORTH, 2.0):  # 2: never split
+        monkeypatch.setattr(shared_prefix, "_WORTH", worth)
+        generator = torch.Generator().manual_seed(3)
+        drawn.append(roles.generate(ids, mask, max_new_tokens=6, generator=generator))
+    assert torch.equal(drawn[0].ids, drawn[1].ids)
+    torch.testing.assert_close(drawn[0].logprobs, drawn[1].logprobs, **CLOSE)
+    torch.testing.assert_close(drawn[0].values, drawn[1].values, **CLOSE)
