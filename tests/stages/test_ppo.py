@@ -198,6 +198,28 @@ def test_chosen_rows_are_traced_as_they_were_and_resume(tiny_base, tmp_path) -> 
                     np.testing.assert_array_equal(values, ratio[(3, 0)[row]][:width])
 
 
+def test_an_evaluation_asks_every_prompt_and_trains_nothing(tiny_base, tmp_path) -> None:
+    run = trainer(tiny_base, tmp_path / "watched")
+    before = run.evaluate()
+    assert len(before.completions) == len(before.prompts) == len(PROMPTS)  # not of a whole batch
+    assert before.scores.tolist() == pytest.approx(length_reward([], before.completions))
+    assert before.scores.equal(before.parts["length_reward"])
+    torch.testing.assert_close(before.kl, torch.zeros(len(PROMPTS)), rtol=0, atol=1e-4)
+    history = run.train()
+    after, again = run.evaluate(), run.evaluate()
+    assert after.completions == again.completions
+    assert run.evaluate(seed=1).completions != after.completions
+    assert after.kl.abs().mean() > 1e-3
+    alone = trainer(tiny_base, tmp_path / "alone")
+    assert numbers(alone.train()) == numbers(history)
+    held_out = run.evaluate(["What is new?"])
+    assert held_out.scores.shape == (1,)
+    with pytest.raises(DataError, match="no prompt"):
+        run.evaluate([])
+    with pytest.raises(DataError, match="prompt 5 has"):
+        run.evaluate([*PROMPTS[:5], "word " * 400])
+
+
 @pytest.mark.parametrize("rows", [(0, 0), (-1,), (QUICK.batch_size,), -1])
 def test_rows_that_a_round_does_not_have_cannot_be_traced(rows) -> None:
     with pytest.raises(ValueError, match="trace_rows"):

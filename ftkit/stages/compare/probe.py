@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ftkit.algos import k1, masked_row_sums
 from ftkit.chat.render import Messages
-from ftkit.models import Loaded, LoraAdapter
+from ftkit.models import Loaded, LoraAdapter, shared_prefix
 from ftkit.models.generation import Completions, sample
-from ftkit.models.heads import LogitHead, position_ids, token_statistics
+from ftkit.models.heads import LogitHead, token_statistics
 from ftkit.models.lora import adapter_parameters, attach, switched
 from ftkit.models.quantize import unpacked
 from ftkit.models.responses import response_columns, spread
@@ -164,12 +164,7 @@ class Probe:
         mask = torch.cat([self._mask, done.mask], dim=1)
         columns, real = response_columns(mask, self._ids.shape[1])
         rows, places = torch.where(real)[0], columns[real]
-        states = causal.get_decoder()(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=position_ids(mask),
-            use_cache=False,
-        ).last_hidden_state
+        states, _, _ = shared_prefix.read(causal.get_decoder(), ids, mask)
         logprobs, _ = token_statistics(
             LogitHead.of(causal),
             states[rows, places - 1],

@@ -79,9 +79,7 @@ def score(
 
     Raises:
         RewardError: names the reward and the row.
-        DataError: all completions are empty, of a batch of at least four.
     """
-    _require_text(rollout)
     mix = named_rewards(reward)
     parts = {name: _ask(roles, rollout, name, part) for name, (_, part) in mix.items()}
     scores = torch.stack([mix[name][0] * part for name, part in parts.items()]).sum(dim=0)
@@ -102,7 +100,12 @@ def score(
     return Scored(parts, scores, paid, reference.logprobs, kl, tokens, rewards)
 
 
-def _require_text(rollout: Rollout) -> None:
+def require_text(rollout: Rollout) -> None:
+    """Refuse a round that teaches nothing.
+
+    Raises:
+        DataError: all completions are empty, of a batch of at least four.
+    """
     if len(rollout.completions) >= _TELLING and not any(rollout.completions):
         raise DataError(
             f"all {len(rollout.completions)} completions of this round are empty: the policy ends "

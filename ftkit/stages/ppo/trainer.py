@@ -25,9 +25,10 @@ from ftkit.models.sampler_settings import off_the_softmax
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import checkpoint
 from ftkit.stages.ppo.config import PPOConfig
+from ftkit.stages.ppo.evaluation import Evaluation, evaluate
 from ftkit.stages.ppo.metrics import rollout_metrics, update_metrics
 from ftkit.stages.ppo.rollout import collect, encode_prompts
-from ftkit.stages.ppo.scoring import RewardMix, named_rewards, score
+from ftkit.stages.ppo.scoring import RewardMix, named_rewards, require_text, score
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
 from ftkit.stages.starting import Start, take_start
@@ -170,6 +171,26 @@ class PPOTrainer:
             events.end()
         return self.history
 
+    def evaluate(self, prompts: Sequence[Messages] | Any = None, *, seed: int = 0) -> Evaluation:
+        """Return what the policy answers now and what that is worth; nothing is trained.
+
+        Before `train` the policy is the reference. Two evaluations with one seed draw with the
+        same random numbers, so compare them prompt by prompt. The run itself draws from its own.
+
+        Args:
+            prompts: As in `PPOTrainer`; None for those of the run.
+            seed: Of the sampling.
+
+        Raises:
+            DataError: no prompt, one that is no conversation, or one that is too long.
+            RewardError: a reward raised or gave something unusable.
+        """
+        chosen = self.prompts if prompts is None else conversations(prompts)
+        if not chosen:
+            raise DataError("there is no prompt to evaluate on; give at least one")
+        with unpacked(self.roles.model, _UNPACKED_SHARE):
+            return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
+
     def save(self) -> Path:
         """Write a checkpoint of the state between two rounds; return its folder."""
         return checkpoint.save(
@@ -190,6 +211,7 @@ class PPOTrainer:
             rollout = collect(
                 self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
             )
+            require_text(rollout)
             scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
         estimate = gae(scored.rewards, rollout.values, rollout.mask, config.gamma, config.lam)
         advantages = estimate.advantages

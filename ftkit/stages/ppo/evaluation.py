@@ -1,0 +1,65 @@
+"""How good a policy is now: one completion for each prompt, scored; nothing is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftkit.algos import masked_row_sums
+from ftkit.chat.render import Messages
+from ftkit.models.roles import Roles
+from ftkit.stages.ppo.config import PPOConfig
+from ftkit.stages.ppo.rollout import collect, encode_prompts
+from ftkit.stages.ppo.scoring import RewardMix, score
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a policy answers, and what that is worth.
+
+    Attributes:
+        prompts: Rendered prompt texts.
+        completions: One for each, without special tokens.
+        scores: ``(prompts,)`` weighted sums of the rewards.
+        parts: Name → ``(prompts,)`` scores of each reward, before weights.
+        kl: ``(prompts,)`` Σ of the config's per-token estimate of the KL from the reference, nats.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+    scores: Tensor
+    parts: dict[str, Tensor]
+    kl: Tensor
+
+
+def evaluate(
+    roles: Roles,
+    tokenizer: Any,
+    conversations: Sequence[Messages],
+    reward: RewardMix,
+    config: PPOConfig,
+    seed: int,
+) -> Evaluation:
+    """Sample a completion for each conversation, `config.batch_size` at a time; score them.
+
+    Raises:
+        DataError: a prompt longer than `config.max_prompt_tokens`; names the row.
+        RewardError: names the reward and the row of its batch.
+    """
+    encode_prompts(tokenizer, conversations, config.max_prompt_tokens)  # before any work is lost
+    generator = torch.Generator(roles.model.device).manual_seed(seed)
+    batches = []
+    for at in range(0, len(conversations), config.batch_size):
+        batch = conversations[at : at + config.batch_size]
+        rollout = collect(roles, tokenizer, batch, config, generator)
+        batches.append((rollout, score(roles, rollout, reward, config.kl_coef, config)))
+    rollouts, scored = zip(*batches, strict=True)
+    return Evaluation(
+        prompts=[prompt for rollout in rollouts for prompt in rollout.prompts],
+        completions=[text for rollout in rollouts for text in rollout.completions],
+        scores=torch.cat([s.scores for s in scored]).cpu(),
+        parts={name: torch.cat([s.parts[name] for s in scored]).cpu() for name in scored[0].parts},
+        kl=torch.cat([masked_row_sums(s.kl, r.mask) for r, s in batches]).cpu(),
+    )
