@@ -45,7 +45,6 @@ from ftkit.models.lora import (
     strip_adapters,
     switched,
 )
-from ftkit.models.quantize import unpacked
 from ftkit.models.responses import real_tokens, response_columns, spread
 from ftkit.models.roles_io import SavedRoles
 from ftkit.models.shared_base import (
@@ -58,6 +57,7 @@ from ftkit.models.shared_base import (
     seeded,
     starting_adapter,
 )
+from ftkit.models.unpacking import folded, unpacked
 
 Role = Literal["policy", "reference", "reward"]
 
@@ -344,7 +344,7 @@ class Roles:
         was_training = self.model.training
         self.model.eval()  # in training mode gradient checkpointing would switch the cache off
         try:
-            with self.as_policy(), unpacked(self.model):
+            with self.as_policy(), unpacked(self.model), folded(self.model):
                 return sample(
                     self._decoder, self._logits, partial(_read, self.value_head), prompt_ids, mask,
                     max_new_tokens=max_new_tokens, temperature=temperature,

@@ -20,9 +20,9 @@ from ftkit.models import Loaded, LoraAdapter, shared_prefix
 from ftkit.models.generation import Completions, sample
 from ftkit.models.heads import LogitHead, token_statistics
 from ftkit.models.lora import adapter_parameters, attach, switched
-from ftkit.models.quantize import unpacked
 from ftkit.models.responses import response_columns, spread
 from ftkit.models.shared_base import BaseFacts, seeded
+from ftkit.models.unpacking import folded, unpacked
 from ftkit.stages.compare.recipe import CompareRecipe
 from ftkit.stages.ppo.rollout import encode_prompts
 from ftkit.stages.ppo.scoring import RewardFunction, checked_scores
@@ -132,7 +132,7 @@ class Probe:
     def sampled(self, model: PeftModel, generator: torch.Generator) -> Completions:
         """Return one answer a row from the active adapter."""
         causal, recipe = model.get_base_model(), self._recipe
-        with _evaluating(model), unpacked(model):
+        with _evaluating(model), unpacked(model), folded(model):
             return sample(
                 causal.get_decoder(),
                 LogitHead.of(causal),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ftkit.chat.render import Messages
 from ftkit.models import Loaded, LoraAdapter, Roles
-from ftkit.models.quantize import unpacked
+from ftkit.models.unpacking import unpacked
 from ftkit.records.comparison_run import Algorithm, ComparisonPoint, ComparisonRun, Sample
 from ftkit.stages.adapters import fresh_base
 from ftkit.stages.compare.best_of_n import expected_best, kl_bound

@@ -19,9 +19,9 @@ from ftkit.algos import AdaptiveKL, FixedKL, KLController, gae, whiten
 from ftkit.chat.render import Messages
 from ftkit.errors import DataError, SettingsError
 from ftkit.models import Loaded
-from ftkit.models.quantize import unpacked
 from ftkit.models.roles import Roles
 from ftkit.models.sampler_settings import off_the_softmax
+from ftkit.models.unpacking import unpacked
 from ftkit.records.ppo_trace import PPOTrace
 from ftkit.stages.ppo import checkpoint
 from ftkit.stages.ppo.config import PPOConfig
