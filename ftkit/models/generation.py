@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit.models import shared_prefix
+from ftkit.models import packed_rows
 from ftkit.models.heads import log_softmax, position_ids
 
 
@@ -64,9 +64,9 @@ def sample(
         pad_id: What fills a completion up; may be a stop token too.
         generator: Source of randomness on the model's device; None for the global one.
     """
-    read, cache, mask = shared_prefix.read(decoder, prompt_ids, prompt_mask, keep_cache=True)
+    read, cache = packed_rows.read(decoder, prompt_ids, prompt_mask, keep_cache=True)
     states = read[:, -1]  # (batch, hidden)
-    positions = position_ids(prompt_mask)[:, -1:]
+    mask, positions = prompt_mask, position_ids(prompt_mask)[:, -1:]
     done = torch.zeros_like(prompt_mask[:, 0])
     columns: list[tuple[Tensor, ...]] = []
     while True:

@@ -25,7 +25,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from ftkit.errors import SettingsError
-from ftkit.models import roles_io, shared_prefix
+from ftkit.models import packed_rows, roles_io
 from ftkit.models.generation import Completions, sample
 from ftkit.models.heads import (
     LogitHead,
@@ -57,7 +57,7 @@ from ftkit.models.shared_base import (
     seeded,
     starting_adapter,
 )
-from ftkit.models.unpacking import folded, unpacked
+from ftkit.models.unpacking import folded, unpacked, unpacked_mb
 
 Role = Literal["policy", "reference", "reward"]
 
@@ -355,7 +355,7 @@ class Roles:
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
-        return shared_prefix.read(self._decoder, input_ids, mask)[0]
+        return packed_rows.read(self._decoder, input_ids, mask)[0]
 
     # Files and sizes
 
@@ -395,7 +395,8 @@ class Roles:
     def memory(self) -> dict[str, float]:
         """Return MB (1e6 bytes) of ``base``, each role's adapter, each head, and their ``total``.
 
-        ``four full copies`` is what four models in the base's compute dtype would take, computed.
+        ``four full copies`` is what four models in the base's compute dtype would take, computed;
+        ``unpacked in a round`` what PPO holds of a 4-bit base besides, where memory is ample.
         Gradients, optimizer states and activations are not part of any number.
         """
         heads = {"value head": self.value_head, "score head": self.score_head}
@@ -405,6 +406,8 @@ class Roles:
             name: _megabytes(head.parameters()) for name, head in heads.items() if head is not None
         }
         parts["total"] = sum(parts.values())
+        if plain := unpacked_mb(self.model):
+            parts["unpacked in a round"] = plain
         parts["four full copies"] = 4 * self.facts.full_mb
         return parts
 

@@ -31,7 +31,7 @@ def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
             would take more, nothing changes. Blocks may be nested: what is unpacked stays so.
     """
     layers = list(_four_bit_layers(model))
-    needed = sum(_unpacked_bytes(layer.weight.quant_state) for layer in layers)
+    needed = sum(map(_unpacked_bytes, layers))
     if not _fits(model, needed, share):
         yield
         return
@@ -136,8 +136,14 @@ def _dense_forward(weight: Tensor, bias: Tensor | None, states: Tensor) -> Tenso
     return nn.functional.linear(states.to(weight.dtype), weight, bias).to(states.dtype)
 
 
-def _unpacked_bytes(state: Any) -> int:
-    return state.shape.numel() * state.dtype.itemsize
+def _unpacked_bytes(layer: Any) -> int:
+    state = layer.weight.quant_state
+    return int(state.shape.numel() * state.dtype.itemsize)
+
+
+def unpacked_mb(model: nn.Module) -> float:
+    """Return the MB (1e6 bytes) that `unpacked` would take for a block; 0 without 4-bit weights."""
+    return sum(map(_unpacked_bytes, _four_bit_layers(model))) / 1e6
 
 
 def _free_memory(device: torch.device) -> int:

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from ftkit.errors import SettingsError
-from ftkit.models import Roles, read_adapter, strip_adapters
+from ftkit.models import Roles, load, read_adapter, strip_adapters
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -538,6 +538,10 @@ def test_roles_on_the_embedded_model_in_nf4_agree_with_its_own_logits(borrowed_b
     assert drawn.ids.shape == (2, 2)
     memory = roles.memory()
     assert memory["total"] < memory["four full copies"] / 10
+    layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536  # q, o; k, v; gate, up, down
+    assert memory["unpacked in a round"] == pytest.approx(30 * layer * 4 / 1e6)
+    copy = load(quantization=None, compute_dtype="float32", device="cpu").card.memory_mb
+    assert memory["four full copies"] == pytest.approx(4 * copy, rel=1e-3)
     strip_adapters(borrowed_base.model)
     assert base_checksum(borrowed_base.model) == before
 

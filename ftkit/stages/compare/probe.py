@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ftkit.algos import k1, masked_row_sums
 from ftkit.chat.render import Messages
-from ftkit.models import Loaded, LoraAdapter, shared_prefix
+from ftkit.models import Loaded, LoraAdapter, packed_rows
 from ftkit.models.generation import Completions, sample
 from ftkit.models.heads import LogitHead, token_statistics
 from ftkit.models.lora import adapter_parameters, attach, switched
@@ -164,7 +164,7 @@ class Probe:
         mask = torch.cat([self._mask, done.mask], dim=1)
         columns, real = response_columns(mask, self._ids.shape[1])
         rows, places = torch.where(real)[0], columns[real]
-        states, _, _ = shared_prefix.read(causal.get_decoder(), ids, mask)
+        states, _ = packed_rows.read(causal.get_decoder(), ids, mask)
         logprobs, _ = token_statistics(
             LogitHead.of(causal),
             states[rows, places - 1],

@@ -14,6 +14,9 @@ from ftkit.stages.ppo.config import PPOConfig
 from ftkit.stages.ppo.rollout import collect, encode_prompts
 from ftkit.stages.ppo.scoring import RewardMix, score
 
+_ROWS = 4
+"""Batches of training that are read at once: no pass keeps anything for a backward pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -42,7 +45,7 @@ def evaluate(
     config: PPOConfig,
     seed: int,
 ) -> Evaluation:
-    """Sample a completion for each conversation, `config.batch_size` at a time; score them.
+    """Sample a completion for each conversation, and score them.
 
     Raises:
         DataError: a prompt longer than `config.max_prompt_tokens`; names the row.
@@ -50,9 +53,9 @@ def evaluate(
     """
     encode_prompts(tokenizer, conversations, config.max_prompt_tokens)  # before any work is lost
     generator = torch.Generator(roles.model.device).manual_seed(seed)
-    batches = []
-    for at in range(0, len(conversations), config.batch_size):
-        batch = conversations[at : at + config.batch_size]
+    batches, rows = [], _ROWS * config.batch_size
+    for at in range(0, len(conversations), rows):
+        batch = conversations[at : at + rows]
         rollout = collect(roles, tokenizer, batch, config, generator)
         batches.append((rollout, score(roles, rollout, reward, config.kl_coef, config)))
     rollouts, scored = zip(*batches, strict=True)

@@ -1,13 +1,20 @@
-"""A common beginning is read once: against every row alone, unpadded, through the plain decoder."""
+"""A batch in one row: against every row alone, unpadded, through the plain decoder."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import MistralConfig, MistralModel
+from transformers import (
+    BloomConfig,
+    BloomModel,
+    GPT2Config,
+    GPT2Model,
+    MistralConfig,
+    MistralModel,
+)
 
-from ftkit.models import Roles, load, shared_prefix
-from ftkit.models.shared_prefix import Split
+from ftkit.models import Roles, load, packed_rows
+from ftkit.models.packed_rows import Packed
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -54,7 +61,7 @@ shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=2, m
 def test_states_and_gradients_are_those_of_each_row_alone(roles, shared, shape) -> None:
     ids, mask = batch(shared, *map(list, zip(*shape, strict=True)))
     decoder, parameters = roles._decoder, list(roles._adapter("policy"))
-    states, _, _ = shared_prefix.read(decoder, ids, mask)
+    states, _ = packed_rows.read(decoder, ids, mask)
     expected = alone(decoder, ids, mask)
     torch.testing.assert_close(states[mask], expected, **CLOSE)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
@@ -64,25 +71,34 @@ def test_states_and_gradients_are_those_of_each_row_alone(roles, shared, shape) 
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_every_token_is_read_once(roles) -> None:
+def test_every_token_is_read_once_and_padding_never(roles) -> None:
     seen = []
     layer = roles._decoder.layers[0]
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2]))
     try:
         with torch.no_grad():
-            roles.logprobs_and_values(*batch(8, [4, 4, 4], [0, 0, 0]), 9)
+            roles.logprobs_and_values(*batch(8, [4, 2, 4], [0, 2, 0]), 9)
     finally:
         handle.remove()
-    assert seen == [(1, 8), (3, 4)]
+    assert seen == [(1, 8 + 4 + 2 + 4)]
 
 
-def test_equal_rows_leave_their_last_token(roles) -> None:
+@torch.no_grad()
+def test_equal_rows_are_read_as_one(roles) -> None:
     ids = torch.tensor([[11, 12, 13, 14]] * 3)
     mask = torch.ones_like(ids).bool()
-    assert Split.of(ids, mask).rest.tolist() == [[14]] * 3
-    with torch.no_grad():
-        states, _, _ = shared_prefix.read(roles._decoder, ids, mask)
-        torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
+    assert Packed.of(ids, mask, 64).ids.tolist() == [[11, 12, 13, 14]]
+    states, _ = packed_rows.read(roles._decoder, ids, mask)
+    torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_row_without_a_real_token_harms_no_other(roles) -> None:
+    ids, mask = batch(6, [2, 2, 2], [0, 0, 0])
+    mask[1] = False
+    states, _ = packed_rows.read(roles._decoder, ids, mask)
+    expected = alone(roles._decoder, ids[[0, 2]], mask[[0, 2]])
+    torch.testing.assert_close(states[mask], expected, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -91,36 +107,73 @@ def test_equal_rows_leave_their_last_token(roles) -> None:
         ([[11, 12, 13, 14, 15, 16]], [[1] * 6]),  # one row: nothing to share
         ([[11, 12, 13], [21, 12, 13]], [[1] * 3] * 2),  # no common beginning
         ([[11, *range(12, 30)], [11, *range(40, 58)]], [[1] * 19] * 2),  # one token of 19
-        ([[0, 0, 0], [0, 0, 5]], [[0, 0, 0], [0, 0, 1]]),  # a row without a real token
-        ([[0, 11, 12], [11, 0, 12]], [[1, 1, 1], [1, 0, 0]]),  # alike by columns only
+        ([[0, 11, 12, 13], [11, 0, 12, 14]], [[1, 1, 1, 1], [1, 0, 1, 1]]),  # alike by columns
     ],
 )
-def test_what_does_not_pay_is_not_split(ids, mask) -> None:
-    assert Split.of(torch.tensor(ids), torch.tensor(mask).bool()) is None
+def test_what_does_not_pay_is_not_packed(ids, mask) -> None:
+    assert Packed.of(torch.tensor(ids), torch.tensor(mask).bool(), 64) is None
 
 
-def test_a_sliding_window_would_see_the_padding_so_nothing_is_split() -> None:
-    config = MistralConfig(
-        vocab_size=500, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, sliding_window=6,
+def test_long_rows_would_attend_to_too_many_others() -> None:
+    ids = torch.randint(10, 400, (8, 600), generator=torch.Generator().manual_seed(0))
+    ids[:, :200] = ids[0, :200]  # a quarter of all tokens saved
+    mask = torch.ones_like(ids).bool()
+    assert Packed.of(ids, mask, 64) is None
+    assert Packed.of(ids, mask, 8192) is not None
+
+
+def sliding():
+    return MistralModel(
+        MistralConfig(
+            vocab_size=500, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, sliding_window=6,
+        )
     )  # fmt: skip
+
+
+def alibi():
+    """Positions as a bias that the model makes from a mask ``(batch, time)``: no packed row."""
+    return BloomModel(BloomConfig(vocab_size=500, hidden_size=32, n_layer=2, n_head=2))
+
+
+def learned_positions():
+    return GPT2Model(GPT2Config(vocab_size=500, n_embd=32, n_layer=2, n_head=2))
+
+
+@pytest.mark.parametrize(
+    ("make", "packs"), [(sliding, False), (alibi, False), (learned_positions, True)]
+)
+def test_an_architecture_is_packed_only_if_it_reads_the_same(make, packs) -> None:
     torch.manual_seed(0)
-    decoder = MistralModel(config).eval()
-    ids, mask = batch(8, [5, 2], [0, 3])
-    assert Split.of(ids, mask) is not None
+    decoder = make().eval()
+    ids, mask = batch(8, [5, 2], [0, 0])
+    seen = []
+    embedding = decoder.get_input_embeddings()
     with torch.no_grad():
-        states, _, order = shared_prefix.read(decoder, ids, mask)
+        packed_rows.read(decoder, ids, mask)  # the trial
+        embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
+        states, _ = packed_rows.read(decoder, ids, mask)
+        assert seen == [1 if packs else 2]
         torch.testing.assert_close(states[mask], alone(decoder, ids, mask), **CLOSE)
-    assert order is mask
 
 
 def test_sampling_draws_the_same_tokens_as_without(roles, monkeypatch) -> None:
     ids, mask = batch(8, [3, 2, 1], [0, 1, 2])
     drawn = []
-    for worth in (shared_prefix._WORTH, 2.0):  # 2: never split
-        monkeypatch.setattr(shared_prefix, "_WORTH", worth)
+    for worth in (packed_rows._WORTH, 2.0):  # 2: never split
+        monkeypatch.setattr(packed_rows, "_WORTH", worth)
         generator = torch.Generator().manual_seed(3)
         drawn.append(roles.generate(ids, mask, max_new_tokens=6, generator=generator))
     assert torch.equal(drawn[0].ids, drawn[1].ids)
     torch.testing.assert_close(drawn[0].logprobs, drawn[1].logprobs, **CLOSE)
     torch.testing.assert_close(drawn[0].values, drawn[1].values, **CLOSE)
+
+
+@torch.no_grad()
+def test_attention_without_a_fused_kernel_reads_the_same(tiny_folder) -> None:
+    roles = Roles(load(str(tiny_folder), quantization=None, device="cpu"))
+    roles._decoder.config._attn_implementation = "eager"
+    ids, mask = batch(8, [5, 2], [1, 0])
+    states, _ = packed_rows.read(roles._decoder, ids, mask)
+    assert packed_rows._understands(roles._decoder)
+    torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
