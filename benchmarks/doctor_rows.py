@@ -14,7 +14,9 @@ import tempfile
 import time
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from ftkit.threads import wait_briefly
+
+wait_briefly()  # before torch is imported
 
 
 def main() -> None:

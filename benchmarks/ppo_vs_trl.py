@@ -11,7 +11,8 @@ force: TRL's critic is a second full backbone and all of its models are float32;
 NF4 base in four roles.
 
 Both of ftkit's trades can be asked for: a smaller micro-batch for less memory and more time, and
-bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute fast. TRL stays as it is.
+bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute fast. TRL stays as it is. It
+records nothing, so ftkit's trace is off here; ``--trace-rows 4`` is ftkit's default.
 
 The losses are compared on TRL's own first minibatch: its tensors go through `ftkit.algos`, and
 its tokens through ftkit's scorer (float32 weights, as TRL has them).
@@ -31,6 +32,8 @@ import venv
 from pathlib import Path
 from typing import Any
 
+from ftkit.threads import wait_briefly
+
 TRL = "trl==1.12.0"
 BATCH, NEW_TOKENS, EPOCHS, MINIBATCHES = 16, 24, 2, 2
 RATE, KL_COEF, CLIP, VALUE_COEF, LAM = 3e-4, 0.05, 0.2, 0.1, 0.95
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="PPO steps; the first is not timed")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows ftkit holds at once")
     parser.add_argument("--compute-dtype", default="float32", help="of ftkit's activations")
+    parser.add_argument("--trace-rows", type=int, default=0, help="completions ftkit records")
     parser.add_argument("--side", choices=["ftkit", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,9 +84,9 @@ def measured(python: Path, side: str, options: argparse.Namespace, out: Path) ->
     """Run one side in a process of its own; return its report."""
     print(f"{side}: {options.rounds} rounds …", file=sys.stderr, flush=True)
     repository = Path(__file__).resolve().parents[1]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(repository)}
+    environment = {**wait_briefly(dict(os.environ)), "PYTHONPATH": str(repository)}
     command = [python, __file__, "--side", side, "--out", out]
-    for name in ("rounds", "micro_batch", "compute_dtype"):
+    for name in ("rounds", "micro_batch", "compute_dtype", "trace_rows"):
         command += [f"--{name.replace('_', '-')}", getattr(options, name)]
     subprocess.run(list(map(str, command)), check=True, env=environment)  # noqa: S603
     return json.loads((out / f"{side}.json").read_text())
@@ -113,6 +117,7 @@ def run_ftkit(options: argparse.Namespace) -> dict[str, Any]:
         learning_rate=RATE,
         kl_coef=KL_COEF,
         value_coef=VALUE_COEF,
+        trace_rows=options.trace_rows,
     )
     prompts = ftkit.data.sentiment_prompts()
     trainer = ftkit.PPOTrainer(

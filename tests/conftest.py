@@ -4,15 +4,14 @@
 run on a machine downloads and converts that model into the user's cache.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# torch and bitsandbytes each bring OpenMP workers that spin while they wait; on few or busy cores
-# they spin against each other (20 times slower on 2 cores). Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from ftkit.threads import wait_briefly
+
+wait_briefly()  # before torch is imported
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,13 @@
 """JupyterLab on the course's notebooks."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from ftkit.threads import wait_briefly
 
 COPY = "ftkit-notebooks"
 
@@ -32,7 +35,7 @@ def open_lab(folder: Path, port: int, browser: bool) -> int:
     """
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
     command += [f"--port={port}", *([] if browser else ["--no-browser"])]
-    process = subprocess.Popen(command)  # noqa: S603
+    process = subprocess.Popen(command, env=wait_briefly(dict(os.environ)))  # noqa: S603
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()

@@ -28,6 +28,7 @@ from nbformat import NotebookNode
 from ftkit.cli import export
 from ftkit.cli.course import Stage
 from ftkit.records import files
+from ftkit.threads import wait_briefly
 
 METADATA_KEY = "ftkit_tour"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -192,10 +193,7 @@ async def _execute(
         store_widget_state=False,
         resources={"metadata": {"path": str(out)}},
     )
-    # OpenMP workers of torch and bitsandbytes that spin while they wait starve each other on few
-    # or busy cores; read when torch is imported.
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
-    env = {**defaults, **os.environ, "FTKIT_STATIC": "1", "FTKIT_PROFILE": profile}
+    env = {**wait_briefly(dict(os.environ)), "FTKIT_STATIC": "1", "FTKIT_PROFILE": profile}
     await client.async_start_new_kernel(env=env, stderr=log)
     try:
         await client.async_start_new_kernel_client()

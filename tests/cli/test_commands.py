@@ -36,8 +36,10 @@ def test_lab_opens_the_clones_notebooks_with_the_asked_options(monkeypatch) -> N
     asked: list[str] = []
 
     class Process:
-        def __init__(self, command: list[str]) -> None:
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
             asked.extend(command)
+            assert env["OMP_WAIT_POLICY"]
+            assert env["PATH"]
 
         def wait(self) -> int:
             return 7
