@@ -10,9 +10,10 @@ attention and a reward model that is the base with a score head. What differs is
 force: TRL's critic is a second full backbone and all of its models are float32; ftkit reads one
 NF4 base in four roles.
 
-Both of ftkit's trades can be asked for: a smaller micro-batch for less memory and more time, and
-bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute fast. TRL stays as it is. It
-records nothing, so ftkit's trace is off here; ``--trace-rows 4`` is ftkit's default.
+ftkit's trades can be asked for: a smaller micro-batch for less memory and more time, weights kept
+unpacked for the reverse, and bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute
+fast. TRL stays as it is. It records nothing, so ftkit's trace is off here; ``--trace-rows 4`` is
+ftkit's default.
 
 The losses are compared on TRL's own first minibatch: its tensors go through `ftkit.algos`, and
 its tokens through ftkit's scorer (float32 weights, as TRL has them).
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=8, help="rows ftkit holds at once")
     parser.add_argument("--compute-dtype", default="float32", help="of ftkit's activations")
     parser.add_argument("--trace-rows", type=int, default=0, help="completions ftkit records")
+    parser.add_argument("--keep-unpacked", action="store_true", help="faster, more memory")
     parser.add_argument("--side", choices=["ftkit", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -88,6 +90,7 @@ def measured(python: Path, side: str, options: argparse.Namespace, out: Path) ->
     command = [python, __file__, "--side", side, "--out", out]
     for name in ("rounds", "micro_batch", "compute_dtype", "trace_rows"):
         command += [f"--{name.replace('_', '-')}", getattr(options, name)]
+    command += ["--keep-unpacked"] * options.keep_unpacked
     subprocess.run(list(map(str, command)), check=True, env=environment)  # noqa: S603
     return json.loads((out / f"{side}.json").read_text())
 
@@ -118,6 +121,7 @@ def run_ftkit(options: argparse.Namespace) -> dict[str, Any]:
         kl_coef=KL_COEF,
         value_coef=VALUE_COEF,
         trace_rows=options.trace_rows,
+        keep_unpacked=options.keep_unpacked,
     )
     prompts = ftkit.data.sentiment_prompts()
     trainer = ftkit.PPOTrainer(

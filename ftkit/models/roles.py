@@ -396,7 +396,8 @@ class Roles:
         """Return MB (1e6 bytes) of ``base``, each role's adapter, each head, and their ``total``.
 
         ``four full copies`` is what four models in the base's compute dtype would take, computed;
-        ``unpacked in a round`` what PPO holds of a 4-bit base besides, where memory is ample.
+        ``unpacked while sampling`` what `generate` holds of a 4-bit base besides, where memory is
+        ample.
         Gradients, optimizer states and activations are not part of any number.
         """
         heads = {"value head": self.value_head, "score head": self.score_head}
@@ -407,7 +408,7 @@ class Roles:
         }
         parts["total"] = sum(parts.values())
         if plain := unpacked_mb(self.model):
-            parts["unpacked in a round"] = plain
+            parts["unpacked while sampling"] = plain
         parts["four full copies"] = 4 * self.facts.full_mb
         return parts
 

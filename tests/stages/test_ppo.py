@@ -198,6 +198,23 @@ def test_chosen_rows_are_traced_as_they_were_and_resume(tiny_base, tmp_path) -> 
                     np.testing.assert_array_equal(values, ratio[(3, 0)[row]][:width])
 
 
+def test_weights_kept_unpacked_change_no_number(tiny_folder, tmp_path) -> None:
+    histories, layers = [], []
+
+    def reward(prompts, completions):
+        modules = run.roles.model.modules()
+        layers.append(sum("forward" in module.__dict__ for module in modules))
+        return length_reward(prompts, completions)
+
+    for keep in (False, True):
+        base = load(str(tiny_folder), quantization="nf4", device="cpu")
+        config = replace(QUICK, iterations=2, keep_unpacked=keep)
+        run = trainer(base, tmp_path / str(keep), config, {"length": (1.0, reward)})
+        histories.append(numbers(run.train()))
+    assert histories[0] == histories[1]
+    assert layers[-1] > layers[0]
+
+
 def test_an_evaluation_asks_every_prompt_and_trains_nothing(tiny_base, tmp_path) -> None:
     run = trainer(tiny_base, tmp_path / "watched")
     before = run.evaluate()

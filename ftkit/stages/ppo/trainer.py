@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,6 @@ from ftkit.stages.ppo.scoring import RewardMix, named_rewards, require_text, sco
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
 from ftkit.stages.starting import Start, take_start
-
-_UNPACKED_SHARE = 0.05
-"""Of the free memory, for unpacked weights through a whole round: each of its passes unpacks all
-layers once or twice, which takes a tenth of the time. Little, since activations want the rest."""
 
 
 class PPOTrainer:
@@ -157,8 +153,7 @@ class PPOTrainer:
         events.begin()
         try:
             while self.progress.round < self.config.iterations and not events.stop:
-                with unpacked(self.roles.model, _UNPACKED_SHARE):
-                    metrics = self._round()
+                metrics = self._round()
                 self.progress.round += 1
                 self.history.append(metrics)
                 if self.progress.round % self.config.checkpoint_every == 0:
@@ -188,8 +183,7 @@ class PPOTrainer:
         chosen = self.prompts if prompts is None else conversations(prompts)
         if not chosen:
             raise DataError("there is no prompt to evaluate on; give at least one")
-        with unpacked(self.roles.model, _UNPACKED_SHARE):
-            return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
+        return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
 
     def save(self) -> Path:
         """Write a checkpoint of the state between two rounds; return its folder."""
@@ -204,6 +198,10 @@ class PPOTrainer:
         )
 
     def _round(self) -> dict[str, float]:
+        with unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext():
+            return self._sample_and_update()
+
+    def _sample_and_update(self) -> dict[str, float]:
         config, began = self.config, time.monotonic()
         self._set_learning_rate()
         with self._nothing_lost():
