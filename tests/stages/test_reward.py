@@ -6,6 +6,7 @@ A tiny random model where weights don't matter; the embedded one, quantized, for
 import hashlib
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from datasets import Dataset
 from preference_pairs import pairs
 from trl import RewardConfig
 
-from ftkit import chat, stages
+from ftkit import chat, data, stages
 from ftkit.algos import pairwise_reward_loss
 from ftkit.errors import DataError, SettingsError
 from ftkit.models import Roles, load, memory_mb, read_adapter, score_model
@@ -141,6 +142,20 @@ def test_tools_of_a_row_reach_reward_and_dpo_alike(tiny_base) -> None:
     judged, compared = stages.reward_rows(tiny_base, rows)[0], stages.dpo_rows(tiny_base, rows)[0]
     assert "weather_now" in tiny_base.tokenizer.decode(judged["chosen_ids"])
     assert judged["chosen_ids"] == compared["prompt_ids"] + compared["chosen_ids"]
+
+
+def test_conversations_that_people_rated_train_a_judge(tiny_base) -> None:
+    talks = data.chitchat(turns=4).select(range(8))
+    trainer = stages.reward(tiny_base, talks, recipe=replace(QUICK, steps=12, max_length=256))
+    texts = tiny_base.tokenizer.batch_decode(trainer.train_dataset["chosen_ids"])
+    for row, text in zip(talks, texts, strict=True):
+        assert row["prompt"][0]["content"] in text
+        assert all(turn["content"].strip() in text for turn in row["chosen"])
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < losses[0]
+    gaps = [good - bad for good, bad in by_pair(stages.pair_scores(trainer, talks))]
+    assert sum(gap > 0 for gap in gaps) >= 6
 
 
 def test_text_pairs_and_pairs_without_a_prompt_column_work(tiny_base) -> None:
