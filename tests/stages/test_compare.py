@@ -3,7 +3,6 @@
 What the algorithms do to a real model is in the record that ftkit ships.
 """
 
-import gc
 import pickle
 import time
 from dataclasses import replace
@@ -12,7 +11,6 @@ from math import log
 from statistics import fmean
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 from byte_llama import byte_llama
@@ -370,24 +368,23 @@ def test_the_clock_stands_still_in_a_pause(monkeypatch) -> None:
         assert meter.seconds == 5
 
 
-def test_memory_is_watched_except_in_a_pause() -> None:
-    gc.collect()  # or what earlier tests left goes in the middle of this one
+def test_memory_is_watched_except_in_a_pause(monkeypatch) -> None:
+    held = SimpleNamespace(rss=1_000_000_000)
+    process = SimpleNamespace(memory_info=lambda: held)
+    monkeypatch.setattr(meters.psutil, "Process", lambda: process)
     with Meter(torch.device("cpu")) as meter:
         with meter.paused():
-            block = torch.ones(60_000_000)  # 240 MB
-            held = resident_mb()
-            del block
-        assert meter.memory_mb < held - 100
-        block = torch.ones(60_000_000)
-        held = resident_mb()
-        time.sleep(0.1)
-        assert meter.memory_mb > held - 10
-        del block
-
-
-def resident_mb() -> float:
-    """What this process holds now, in MB (1e6 bytes)."""
-    return psutil.Process().memory_info().rss / 1e6
+            held.rss = 5_000_000_000
+            time.sleep(0.05)  # five looks, if it looked
+            held.rss = 900_000_000
+        assert meter.memory_mb == 1000
+        held.rss = 2_000_000_000
+        deadline = time.monotonic() + 30
+        while meter.memory_mb == 1000:
+            assert time.monotonic() < deadline, "a higher use was never seen"
+            time.sleep(0.01)
+        held.rss = 900_000_000
+    assert meter.memory_mb == 2000
 
 
 # --- when to look, when to stop ----------------------------------------------------------------

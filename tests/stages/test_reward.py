@@ -147,14 +147,14 @@ def test_tools_of_a_row_reach_reward_and_dpo_alike(tiny_base) -> None:
 def test_conversations_that_people_rated_train_a_judge(tiny_base) -> None:
     talks = data.chitchat(turns=4).select(range(8))
     trainer = stages.reward(tiny_base, talks, recipe=replace(QUICK, steps=12, max_length=256))
-    texts = tiny_base.tokenizer.batch_decode(trainer.train_dataset["chosen_ids"])
+    texts = tiny_base.tokenizer.batch_decode(list(trainer.train_dataset["chosen_ids"]))
     for row, text in zip(talks, texts, strict=True):
         assert row["prompt"][0]["content"] in text
         assert all(turn["content"].strip() in text for turn in row["chosen"])
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < losses[0]
-    gaps = [good - bad for good, bad in by_pair(stages.pair_scores(trainer, talks))]
+    gaps = [good - bad for good, bad in by_pair(stages.pair_scores(trainer, trainer.train_dataset))]
     assert sum(gap > 0 for gap in gaps) >= 6
 
 
