@@ -1,4 +1,4 @@
-"""`wait_briefly`: a default that a user's own choice overrides, and that reaches kernels."""
+"""`wait_briefly`: a default that a user's own choice overrides."""
 
 import pytest
 

@@ -135,7 +135,7 @@ def strip_adapters(model: nn.Module) -> nn.Module:
             layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
         )
         setattr(model.get_submodule(parent), child, original)
-    for leftover in ("peft_config", "_hf_peft_config_loaded"):
+    for leftover in ("peft_config", "_hf_peft_config_loaded", "ftkit_roles"):
         model.__dict__.pop(leftover, None)
     return model
 

@@ -24,7 +24,13 @@ from ftkit.models.heads import position_ids
 _WORTH = 1 / 8
 """Least share of the work that must be saved."""
 
-_understood: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_MOST_TOKENS = 2048
+"""In a packed row: its attention mask, and scores without a fused kernel, grow by the square."""
+
+_OWN_WINDOWS = ("attention_types", "window_size", "attention_window")
+"""Settings of architectures whose layers cut the columns that they see by themselves (GPT-Neo)."""
+
+_alike: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def read(
@@ -43,7 +49,7 @@ def read(
         have the columns of `ids`.
     """
     cache = DynamicCache(config=decoder.config) if keep_cache else None
-    row = Packed.of(ids, mask, decoder.config.hidden_size)
+    row = Packed.of(ids, mask, decoder.config.hidden_size, _longest(decoder.config))
     if row is not None and _understands(decoder):
         return row.read(decoder, cache), cache
     outputs = decoder(
@@ -73,13 +79,14 @@ class Packed:
     place: Tensor
 
     @classmethod
-    def of(cls, ids: Tensor, mask: Tensor, hidden: int) -> Self | None:
+    def of(cls, ids: Tensor, mask: Tensor, hidden: int, longest: int = _MOST_TOKENS) -> Self | None:
         """Pack a padded batch, or return None where a model of this width would not gain."""
         batch, time = ids.shape
         positions, shared = position_ids(mask), _common(ids, mask)
         own = mask & (positions >= shared)
         tokens = shared + int(own.sum())
-        if _work(tokens, tokens, hidden) > (1 - _WORTH) * _work(batch * time, time, hidden):
+        work, plain = _work(tokens, tokens, hidden), _work(batch * time, time, hidden)
+        if tokens > longest or work > (1 - _WORTH) * plain:
             return None
         place = own.flatten().cumsum(0).view_as(ids) - 1 + shared
         place = torch.where(own, place, positions * mask)
@@ -104,7 +111,8 @@ class Packed:
         for layer in cache.layers if cache is not None else ():
             layer.keys = layer.keys[0][:, self.place].transpose(0, 1)
             layer.values = layer.values[0][:, self.place].transpose(0, 1)
-        return states[self.place]
+        # Unlike indexing, this sums the gradients of shared tokens in the same order every time.
+        return nn.functional.embedding(self.place, states)
 
     def _attention(self, dtype: torch.dtype) -> Tensor:
         """``(1, 1, tokens, tokens)`` to be added to attention scores."""
@@ -130,31 +138,45 @@ def _common(ids: Tensor, mask: Tensor) -> int:
 
 def _understands(decoder: Any) -> bool:
     """Whether `decoder` reads a packed row as it reads a batch: tried once on a small one."""
-    if decoder not in _understood:
-        _understood[decoder] = _attends_to_all(decoder) and _reads_alike(decoder)
-    return _understood[decoder]
+    if not _attends_to_all(decoder):
+        return False
+    if decoder not in _alike:
+        _alike[decoder] = _reads_alike(decoder)
+    return _alike[decoder]
 
 
 def _attends_to_all(decoder: Any) -> bool:
     """A sliding window would count the tokens of other rows, and a recurrent layer mix them."""
-    layers = DynamicCache(config=decoder.config).layers
-    kernel = decoder.config._attn_implementation
-    return kernel in ("sdpa", "eager") and all(type(layer) is DynamicLayer for layer in layers)
+    config = decoder.config
+    layers = DynamicCache(config=config).layers
+    return (
+        config._attn_implementation in ("sdpa", "eager")
+        and all(type(layer) is DynamicLayer for layer in layers)
+        and not any(getattr(config, name, None) for name in _OWN_WINDOWS)
+    )
 
 
 @torch.no_grad()
 def _reads_alike(decoder: Any) -> bool:
-    device = decoder.get_input_embeddings().weight.device
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8, 9]], device=device)
-    mask = torch.ones_like(ids).bool()
-    mask[1, -1] = False
-    row = Packed.of(ids, mask, decoder.config.hidden_size)
-    if row is None:  # so narrow that nothing is ever worth it
-        return False
-    plain = decoder(input_ids=ids, use_cache=False).last_hidden_state[mask]
+    """Compare the second of two rows, which a packed row moves by as much as the first is long."""
+    config, was_training = decoder.config, decoder.training
+    decoder.eval()
     try:
-        packed = row.read(decoder)[mask]
+        ids = (torch.arange(64, device=decoder.device) % config.vocab_size).view(2, 32)
+        ids[1, :16] = ids[0, :16]
+        mask = torch.ones_like(ids).bool()
+        row = Packed.of(ids, mask, config.hidden_size, _longest(config))
+        if row is None:
+            return False
+        plain = decoder(input_ids=ids, use_cache=False).last_hidden_state[1].float()
+        gap = (row.read(decoder)[1].float() - plain).norm(dim=-1) / plain.norm(dim=-1)
+        exact = decoder.get_input_embeddings().weight.dtype.itemsize >= torch.float32.itemsize
+        return bool(gap.max() <= (1e-4 if exact else 5e-2))
     except Exception:  # an architecture may refuse such a mask in any way
         return False
-    tolerance = 1e-3 if plain.dtype.itemsize >= torch.float32.itemsize else 3e-2
-    return bool((packed - plain).float().norm() <= tolerance * plain.float().norm())
+    finally:
+        decoder.train(was_training)
+
+
+def _longest(config: Any) -> int:
+    return min(_MOST_TOKENS, getattr(config, "max_position_embeddings", None) or _MOST_TOKENS)

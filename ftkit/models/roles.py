@@ -57,7 +57,7 @@ from ftkit.models.shared_base import (
     seeded,
     starting_adapter,
 )
-from ftkit.models.unpacking import folded, unpacked, unpacked_mb
+from ftkit.models.unpacking import copies_mb, folded, unpacked
 
 Role = Literal["policy", "reference", "reward"]
 
@@ -153,6 +153,8 @@ class Roles:
         require_own_logits(causal, self._decoder, self._logits)
         self.value_head = value_head(self.facts.mark.hidden, self.facts.device)
         self.score_head: nn.Linear | None = None
+        # Whoever puts adapters on the base next takes the mark off.
+        self._mark = causal.ftkit_roles = object()
 
     def _add_frozen_reference(self, adapter: LoraAdapter) -> None:
         attach(self.model, "reference", adapter, self.facts.adapter_dtype)
@@ -197,6 +199,11 @@ class Roles:
         self.add_reward(replace(saved.adapters["reward"], head=saved.heads["score.weight"]))
 
     # Switching
+
+    @property
+    def on_base(self) -> bool:
+        """Whether the base still carries these roles; later ones take their adapters off."""
+        return getattr(self.model.get_base_model(), "ftkit_roles", None) is self._mark
 
     @property
     def active(self) -> Role:
@@ -396,8 +403,8 @@ class Roles:
         """Return MB (1e6 bytes) of ``base``, each role's adapter, each head, and their ``total``.
 
         ``four full copies`` is what four models in the base's compute dtype would take, computed;
-        ``unpacked while sampling`` what `generate` holds of a 4-bit base besides, where memory is
-        ample.
+        ``copies while sampling`` what `generate` holds besides, where memory is ample: unpacked
+        weights, and those with the adapter folded in.
         Gradients, optimizer states and activations are not part of any number.
         """
         heads = {"value head": self.value_head, "score head": self.score_head}
@@ -407,8 +414,8 @@ class Roles:
             name: _megabytes(head.parameters()) for name, head in heads.items() if head is not None
         }
         parts["total"] = sum(parts.values())
-        if plain := unpacked_mb(self.model):
-            parts["unpacked while sampling"] = plain
+        with self.as_policy():
+            parts["copies while sampling"] = copies_mb(self.model)
         parts["four full copies"] = 4 * self.facts.full_mb
         return parts
 

@@ -47,7 +47,8 @@ def folded(model: nn.Module, share: float = 0.25) -> Iterator[None]:
     The adapter's two small products beside every layer cost as much as the layer itself when a
     pass holds one token a row (SmolLM2-135M, batch 16, CPU). Only where it is exact to rounding:
     float32, plain LoRA, weights that are not packed (see `unpacked`); else nothing changes. No
-    gradients reach the adapter, and its dropout is not applied.
+    gradients reach the adapter, its dropout is not applied, and switching adapters inside the block
+    has no effect.
 
     Args:
         model: With PEFT's layers in it, in eval mode.
@@ -133,6 +134,7 @@ def _unpack(weight: Any) -> Tensor:
 
 
 def _dense_forward(weight: Tensor, bias: Tensor | None, states: Tensor) -> Tensor:
+    bias = None if bias is None else bias.to(weight.dtype)
     return nn.functional.linear(states.to(weight.dtype), weight, bias).to(states.dtype)
 
 
@@ -141,9 +143,16 @@ def _unpacked_bytes(layer: Any) -> int:
     return int(state.shape.numel() * state.dtype.itemsize)
 
 
-def unpacked_mb(model: nn.Module) -> float:
-    """Return the MB (1e6 bytes) that `unpacked` would take for a block; 0 without 4-bit weights."""
-    return sum(map(_unpacked_bytes, _four_bit_layers(model))) / 1e6
+def copies_mb(model: nn.Module) -> float:
+    """Return the MB (1e6 bytes) that `unpacked` and `folded` take together for a block."""
+    plain = sum(map(_unpacked_bytes, _four_bit_layers(model)))
+    with_adapter = 0
+    for layer in filter(_active, tuner_layers(model)):
+        base = layer.get_base_layer()
+        state = getattr(base.weight, "quant_state", None)
+        if (base.weight if state is None else state).dtype is torch.float32:
+            with_adapter += 4 * (base.weight.numel() if state is None else state.shape.numel())
+    return (plain + with_adapter) / 1e6
 
 
 def _free_memory(device: torch.device) -> int:

@@ -9,6 +9,8 @@ from transformers import (
     BloomModel,
     GPT2Config,
     GPT2Model,
+    GPTNeoConfig,
+    GPTNeoModel,
     MistralConfig,
     MistralModel,
 )
@@ -72,6 +74,7 @@ def test_states_and_gradients_are_those_of_each_row_alone(roles, shared, shape) 
 
 
 def test_every_token_is_read_once_and_padding_never(roles) -> None:
+    assert packed_rows._understands(roles._decoder)  # tried before anything is counted
     seen = []
     layer = roles._decoder.layers[0]
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2]))
@@ -90,6 +93,38 @@ def test_equal_rows_are_read_as_one(roles) -> None:
     assert Packed.of(ids, mask, 64).ids.tolist() == [[11, 12, 13, 14]]
     states, _ = packed_rows.read(roles._decoder, ids, mask)
     torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
+
+
+def test_gradients_of_equal_rows_are_the_same_every_time(roles) -> None:
+    ids = torch.tensor([[11, 12, 13, 14, 15, 16]] * 8)
+    mask = torch.ones_like(ids).bool()
+    weights = torch.randn(8, 6, 64, generator=torch.Generator().manual_seed(4))
+    first, *others = (
+        torch.autograd.grad(
+            (packed_rows.read(roles._decoder, ids, mask)[0] * weights).sum(),
+            list(roles._adapter("policy")),
+        )
+        for _ in range(10)
+    )
+    for other in others:
+        assert all(map(torch.equal, first, other))
+
+
+@torch.no_grad()
+def test_holes_and_rows_that_are_only_the_beginning_are_read(roles) -> None:
+    ids, mask = batch(6, [3, 3, 1], [0, 0, 0])
+    mask[2, 6:] = False  # nothing of its own
+    mask[:, 2] = False  # a hole in the beginning, another in a row
+    mask[0, 7] = False
+    assert Packed.of(ids, mask, 64) is not None
+    states, _ = packed_rows.read(roles._decoder, ids, mask)
+    torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
+
+
+def test_more_tokens_than_the_model_has_positions_are_not_packed() -> None:
+    ids, mask = batch(20, [10, 10, 10], [0, 0, 0])
+    assert Packed.of(ids, mask, 64, longest=50) is not None
+    assert Packed.of(ids, mask, 64, longest=49) is None
 
 
 @torch.no_grad()
@@ -118,8 +153,8 @@ def test_long_rows_would_attend_to_too_many_others() -> None:
     ids = torch.randint(10, 400, (8, 600), generator=torch.Generator().manual_seed(0))
     ids[:, :200] = ids[0, :200]  # a quarter of all tokens saved
     mask = torch.ones_like(ids).bool()
-    assert Packed.of(ids, mask, 64) is None
-    assert Packed.of(ids, mask, 8192) is not None
+    assert Packed.of(ids, mask, 64, longest=10_000) is None
+    assert Packed.of(ids, mask, 8192, longest=10_000) is not None
 
 
 def sliding():
@@ -136,12 +171,23 @@ def alibi():
     return BloomModel(BloomConfig(vocab_size=500, hidden_size=32, n_layer=2, n_head=2))
 
 
+def own_window():
+    """A window that the layers cut by themselves, which no cache layer tells."""
+    return GPTNeoModel(
+        GPTNeoConfig(
+            vocab_size=500, hidden_size=32, num_layers=2, num_heads=2, window_size=6,
+            attention_types=[[["global", "local"], 1]],
+        )
+    )  # fmt: skip
+
+
 def learned_positions():
     return GPT2Model(GPT2Config(vocab_size=500, n_embd=32, n_layer=2, n_head=2))
 
 
 @pytest.mark.parametrize(
-    ("make", "packs"), [(sliding, False), (alibi, False), (learned_positions, True)]
+    ("make", "packs"),
+    [(sliding, False), (alibi, False), (own_window, False), (learned_positions, True)],
 )
 def test_an_architecture_is_packed_only_if_it_reads_the_same(make, packs) -> None:
     torch.manual_seed(0)

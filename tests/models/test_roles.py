@@ -495,7 +495,10 @@ def test_adapters_compute_in_the_dtype_of_the_card_and_heads_in_float32(tiny_bas
 def test_the_ledger_adds_up(roles) -> None:
     memory = roles.memory()
     parts = ("base", "policy", "reward", "value head", "score head")
-    assert list(memory) == [*parts, "total", "four full copies"]
+    assert list(memory) == [*parts, "total", "copies while sampling", "four full copies"]
+    # Not packed, so only the layers with an adapter: q, o (64 × 64); k, v (64 × 32)
+    folded = 2 * (2 * 64 * 64 + 2 * 64 * 32) * 4 / 1e6
+    assert memory["copies while sampling"] == pytest.approx(folded)
     assert memory["total"] == pytest.approx(sum(memory[p] for p in parts))
     adapter = 2 * (2 * (64 + 64) + 2 * (64 + 32)) * 16 * 4 / 1e6  # layers · (q,o + k,v) · r · bytes
     assert memory["policy"] == pytest.approx(adapter)
@@ -539,7 +542,8 @@ def test_roles_on_the_embedded_model_in_nf4_agree_with_its_own_logits(borrowed_b
     memory = roles.memory()
     assert memory["total"] < memory["four full copies"] / 10
     layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536  # q, o; k, v; gate, up, down
-    assert memory["unpacked while sampling"] == pytest.approx(30 * layer * 4 / 1e6)
+    adapted = 2 * 576 * 576 + 2 * 576 * 192
+    assert memory["copies while sampling"] == pytest.approx(30 * (layer + adapted) * 4 / 1e6)
     copy = load(quantization=None, compute_dtype="float32", device="cpu").card.memory_mb
     assert memory["four full copies"] == pytest.approx(4 * copy, rel=1e-3)
     strip_adapters(borrowed_base.model)

@@ -231,13 +231,34 @@ def test_an_evaluation_asks_every_prompt_and_trains_nothing(tiny_base, tmp_path)
     assert numbers(alone.train()) == numbers(history)
     held_out = run.evaluate(["What is new?"])
     assert held_out.scores.shape == (1,)
+    with pytest.raises(DataError, match="one text"):
+        run.evaluate("What is new?")
     with pytest.raises(DataError, match="no prompt"):
         run.evaluate([])
     with pytest.raises(DataError, match="prompt 5 has"):
         run.evaluate([*PROMPTS[:5], "word " * 400])
 
 
-@pytest.mark.parametrize("rows", [(0, 0), (-1,), (QUICK.batch_size,), -1])
+def test_an_evaluation_is_of_its_own_policy_whoever_sits_on_the_base(tiny_base, tmp_path) -> None:
+    run = trainer(tiny_base, tmp_path / "first")
+    start = run.evaluate()
+    run.train()
+    after = run.evaluate()
+    assert after.completions != start.completions
+    other = trainer(tiny_base, tmp_path / "second")
+    assert other.evaluate().completions == start.completions
+    assert run.evaluate().completions == after.completions  # takes the base back
+    reopened = trainer(tiny_base, tmp_path / "first")
+    assert reopened.evaluate().completions == after.completions
+    torch.testing.assert_close(reopened.evaluate().kl, after.kl, rtol=1e-4, atol=1e-5)
+    for late in (other.evaluate, other.train):
+        with pytest.raises(SettingsError, match="taken over this base"):
+            late()
+
+
+@pytest.mark.parametrize(
+    "rows", [(0, 0), (-1,), (QUICK.batch_size,), -1, True, (True, False), (0.0, 1.0), {0, 1}, None]
+)
 def test_rows_that_a_round_does_not_have_cannot_be_traced(rows) -> None:
     with pytest.raises(ValueError, match="trace_rows"):
         replace(QUICK, trace_rows=rows)

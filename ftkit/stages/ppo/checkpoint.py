@@ -95,7 +95,11 @@ def read_progress(checkpoint: Path, config: PPOConfig, roles: Roles) -> Progress
     if version != _VERSION:
         raise RecordError(f"{checkpoint} is of version {version}; this ftkit reads {_VERSION}")
     wanted = json.loads(json.dumps(asdict(config)))  # tuples are lists there
-    changed = [name for name, value in wanted.items() if saved.get(name) != value]
+    changed = [
+        name
+        for name, value in wanted.items()
+        if saved.get(name) != value and name != "keep_unpacked"  # which changes no number
+    ]
     if changed:
         raise RecordError(
             f"{checkpoint} is of a run with other {', '.join(changed)}: use its config to resume, "

@@ -24,7 +24,7 @@ class PPOConfig:
         minibatches: Optimizer steps an epoch; must divide `batch_size`. [P7]
         epochs: Passes over a round's completions.
         micro_batch: Rows a forward and backward pass; gradients are accumulated. [P7]
-        keep_unpacked: Hold 4-bit weights unpacked through the whole run instead of only while
+        keep_unpacked: Hold 4-bit weights unpacked through a whole round instead of only while
             sampling, if a quarter of the free memory suffices: every pass unpacks all of them once
             or twice, about a tenth of the time.
         max_prompt_tokens: Longest prompt; a longer one is refused, never cut.
@@ -167,16 +167,20 @@ class PPOConfig:
         """Indices of the completions of a round that go into the trace."""
         if isinstance(self.trace_rows, int):
             return tuple(range(min(self.trace_rows, self.batch_size)))
-        return tuple(self.trace_rows)
+        return self.trace_rows
 
     def _require_rows(self) -> None:
-        rows = self.trace_rows
-        if isinstance(rows, int):
+        rows: Any = self.trace_rows
+        if isinstance(rows, int) and not isinstance(rows, bool):
             limits.not_negative(self, "trace_rows")
-        elif not set(rows) <= set(range(self.batch_size)) or len(set(rows)) < len(rows):
+            return
+        whole = isinstance(rows, list | tuple) and all(type(row) is int for row in rows)
+        if whole and set(rows) <= set(range(self.batch_size)) and len(set(rows)) == len(rows):
+            object.__setattr__(self, "trace_rows", tuple(rows))
+        else:
             raise ValueError(
-                f"PPOConfig: trace_rows={rows} must be different indices of a round's completions, "
-                f"0 … {self.batch_size - 1}"
+                f"PPOConfig: trace_rows={rows!r} must be a number of completions, or a tuple of "
+                f"different indices of a round's completions, 0 … {self.batch_size - 1}"
             )
 
 

@@ -52,10 +52,11 @@ def evaluate(
         RewardError: names the reward and the row of its batch.
     """
     encode_prompts(tokenizer, conversations, config.max_prompt_tokens)  # before any work is lost
-    generator = torch.Generator(roles.model.device).manual_seed(seed)
     batches, rows = [], _ROWS * config.batch_size
     for at in range(0, len(conversations), rows):
         batch = conversations[at : at + rows]
+        # One each: a batch that ends early leaves the random numbers of the next as they are.
+        generator = torch.Generator(roles.model.device).manual_seed(seed + at)
         rollout = collect(roles, tokenizer, batch, config, generator)
         batches.append((rollout, score(roles, rollout, reward, config.kl_coef, config)))
     rollouts, scored = zip(*batches, strict=True)

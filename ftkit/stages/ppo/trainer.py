@@ -146,6 +146,7 @@ class PPOTrainer:
                 whose completions are all empty.
             RecordError: a checkpoint in `output_dir` that is damaged, of another config, or of a
                 run that started from another adapter.
+            SettingsError: another trainer has taken over the base before this one's first round.
         """
         encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
         self._resume()
@@ -169,8 +170,9 @@ class PPOTrainer:
     def evaluate(self, prompts: Sequence[Messages] | Any = None, *, seed: int = 0) -> Evaluation:
         """Return what the policy answers now and what that is worth; nothing is trained.
 
-        Before `train` the policy is the reference. Two evaluations with one seed draw with the
-        same random numbers, so compare them prompt by prompt. The run itself draws from its own.
+        The policy is that of the last round done, also of a run whose checkpoints are in
+        `output_dir`; before any, the start. Two evaluations with one seed draw with the same
+        random numbers, so compare them prompt by prompt. The run itself draws from its own.
 
         Args:
             prompts: As in `PPOTrainer`; None for those of the run.
@@ -179,10 +181,15 @@ class PPOTrainer:
         Raises:
             DataError: no prompt, one that is no conversation, or one that is too long.
             RewardError: a reward raised or gave something unusable.
+            RecordError: as `train`, where there is a checkpoint to read.
+            SettingsError: another trainer has taken over the base before this one's first round.
         """
         chosen = self.prompts if prompts is None else conversations(prompts)
         if not chosen:
             raise DataError("there is no prompt to evaluate on; give at least one")
+        started = self.history or checkpoint.latest(self.output_dir) is None
+        if not (started and self.roles.on_base):
+            self._resume()
         return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
 
     def save(self) -> Path:
@@ -198,11 +205,12 @@ class PPOTrainer:
         )
 
     def _round(self) -> dict[str, float]:
+        began = time.monotonic()
         with unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext():
-            return self._sample_and_update()
+            return self._sample_and_update(began)
 
-    def _sample_and_update(self) -> dict[str, float]:
-        config, began = self.config, time.monotonic()
+    def _sample_and_update(self, began: float) -> dict[str, float]:
+        config = self.config
         self._set_learning_rate()
         with self._nothing_lost():
             batch = [self.prompts[i] for i in self._next_prompts()]
@@ -292,6 +300,11 @@ class PPOTrainer:
     def _resume(self) -> None:
         found = checkpoint.latest(self.output_dir)
         if found is None:
+            if not self.roles.on_base:
+                raise SettingsError(
+                    "another trainer or other Roles have taken over this base since, and there is "
+                    f"no checkpoint in {self.output_dir} to go on from; build this trainer anew"
+                )
             self.save()
             return
         self.progress = checkpoint.read_progress(found, self.config, self.roles)
@@ -322,6 +335,8 @@ def conversations(prompts: Any) -> list[Messages]:
     Raises:
         DataError: a row that is no such conversation; names the row.
     """
+    if isinstance(prompts, str):
+        raise DataError(f"prompts is one text, {prompts!r:.60}; give a list of them")
     rows = [_conversation(row) for row in prompts]
     for index, row in enumerate(rows):
         if not row or row[-1].get("role") != "user":
