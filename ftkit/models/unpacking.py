@@ -31,7 +31,7 @@ def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
             would take more, nothing changes. Blocks may be nested: what is unpacked stays so.
     """
     layers = list(_four_bit_layers(model))
-    needed = sum(map(_unpacked_bytes, layers))
+    needed = sum(map(_matrix_bytes, layers))
     if not _fits(model, needed, share):
         yield
         return
@@ -55,14 +55,12 @@ def folded(model: nn.Module, share: float = 0.25) -> Iterator[None]:
         share: Largest part of the free memory that the copies may take.
     """
     layers = [layer for layer in tuner_layers(model) if _active(layer)]
-    weights = [_plain_weight(layer) for layer in layers]
-    needed = sum(weight.nbytes for weight in weights if weight is not None)
-    if any(weight is None for weight in weights) or not _fits(model, needed, share):
+    packed = any(list(_four_bit_layers(layer.get_base_layer())) for layer in layers)
+    if packed or not _fits(model, _folded_bytes(layers), share):
         yield
         return
     forwards = [
-        partial(_dense_forward, _sum(layer, weight), layer.get_base_layer().bias)
-        for layer, weight in zip(layers, weights, strict=True)
+        partial(_dense_forward, _sum(layer), layer.get_base_layer().bias) for layer in layers
     ]
     with _other_forwards(layers, forwards):
         yield
@@ -74,23 +72,29 @@ def _active(layer: Any) -> list[str]:
     return [name for name in layer.active_adapters if name in getattr(layer, "lora_A", {})]
 
 
-def _plain_weight(layer: Any) -> Tensor | None:
-    """Return the float32 matrix under a LoRA layer, None where there is none to add to."""
+def _folded_bytes(layers: list[Any]) -> int:
+    """Return what their folded copies take, once unpacked; 0 if one of them cannot be exact."""
+    if not all(map(_adds_exactly, layers)):
+        return 0
+    return sum(_matrix_bytes(layer.get_base_layer()) for layer in layers)
+
+
+def _adds_exactly(layer: Any) -> bool:
+    """Whether this is plain LoRA on a matrix that is, or is unpacked to, float32."""
     base, names = layer.get_base_layer(), _active(layer)
-    plain = (
+    return (
         isinstance(layer, LoraLayer)
         and isinstance(base, nn.Linear)
         and not layer.merged
         and not any(name in layer.lora_variant or layer.lora_bias[name] for name in names)
+        and _matrix(base).dtype is torch.float32
     )
-    if not plain:
-        return None
-    weight = base.forward.args[0] if _is_unpacked(base) else base.weight
-    return weight if weight.dtype is torch.float32 else None
 
 
 @torch.no_grad()
-def _sum(layer: Any, weight: Any) -> Tensor:
+def _sum(layer: Any) -> Tensor:
+    base: Any = layer.get_base_layer()
+    weight = base.forward.args[0] if _is_unpacked(base) else base.weight
     return weight + sum(layer.get_delta_weight(name).to(weight.dtype) for name in _active(layer))
 
 
@@ -138,21 +142,21 @@ def _dense_forward(weight: Tensor, bias: Tensor | None, states: Tensor) -> Tenso
     return nn.functional.linear(states.to(weight.dtype), weight, bias).to(states.dtype)
 
 
-def _unpacked_bytes(layer: Any) -> int:
-    state = layer.weight.quant_state
-    return int(state.shape.numel() * state.dtype.itemsize)
+def _matrix(layer: Any) -> Any:
+    """What tells shape and dtype of a layer's weight, packed or not."""
+    state = getattr(layer.weight, "quant_state", None)
+    return layer.weight if state is None else state
+
+
+def _matrix_bytes(layer: Any) -> int:
+    matrix = _matrix(layer)
+    return int(matrix.shape.numel() * matrix.dtype.itemsize)
 
 
 def copies_mb(model: nn.Module) -> float:
     """Return the MB (1e6 bytes) that `unpacked` and `folded` take together for a block."""
-    plain = sum(map(_unpacked_bytes, _four_bit_layers(model)))
-    with_adapter = 0
-    for layer in filter(_active, tuner_layers(model)):
-        base = layer.get_base_layer()
-        state = getattr(base.weight, "quant_state", None)
-        if (base.weight if state is None else state).dtype is torch.float32:
-            with_adapter += 4 * (base.weight.numel() if state is None else state.shape.numel())
-    return (plain + with_adapter) / 1e6
+    plain = sum(map(_matrix_bytes, _four_bit_layers(model)))
+    return (plain + _folded_bytes([*filter(_active, tuner_layers(model))])) / 1e6
 
 
 def _free_memory(device: torch.device) -> int:
