@@ -7,7 +7,7 @@ keeps its weights and its file format.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import compress
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,60 +141,79 @@ def token_statistics(
         Log-probabilities ``(n,)`` in nats, and entropies ``(n,)`` or None.
     """
 
-    def statistics(rows: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
-        logp = log_softmax(logits_of(rows), temperature)
-        picked = logp.gather(1, wanted[:, None]).squeeze(1)
-        if not with_entropy:
-            return (picked,)
-        logp = logp if entropy_slope else logp.detach()
-        return picked, -(logp.exp() * logp).sum(1)
-
+    settled = partial(_statistics, logits_of, temperature, with_entropy, entropy_slope)
     parts = [
-        _by_rows(statistics, rows, wanted)
+        settled(rows, wanted)
         for rows, wanted in zip(states.split(chunk), ids.split(chunk), strict=True)
     ]
     logprobs, *entropy = (torch.cat(column) for column in zip(*parts, strict=True))
     return logprobs, entropy[0] if entropy else None
 
 
-Statistics = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-
-
-def _by_rows(statistics: Statistics, rows: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
+def _statistics(
+    logits_of: Callable[[Tensor], Tensor],
+    temperature: float,
+    with_entropy: bool,
+    entropy_slope: bool,
+    rows: Tensor,
+    ids: Tensor,
+) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and rows.requires_grad:
-        results: tuple[Tensor, ...] = _RowWise.apply(statistics, rows, wanted)
-        return results
-    return statistics(rows, wanted)
+        slopes = with_entropy and entropy_slope
+        numbers: tuple[Tensor, ...] = _RowWise.apply(rows, ids, logits_of, temperature, slopes)
+        return numbers if with_entropy else numbers[:1]
+    logp = log_softmax(logits_of(rows), temperature)
+    picked = logp.gather(1, ids[:, None])[:, 0]
+    return (picked, entropies(logp.exp(), logp)) if with_entropy else (picked,)
+
+
+def entropies(probabilities: Tensor, logp: Tensor) -> Tensor:
+    """Return −Σ p·log p of each row of ``(n, vocab)``, in nats, without a tensor of that size."""
+    return -torch.bmm(probabilities[:, None], logp[:, :, None])[:, 0, 0]
 
 
 class _RowWise(torch.autograd.Function):
-    """Differentiate numbers that depend on one row each, in the forward pass.
+    """Log-probabilities and entropies with their slopes, taken in the forward pass.
 
     Autograd would keep every chunk's logits until the backward pass; checkpointing would run the
-    LM head a second time there. Since row i gives number i alone, the gradient of the numbers'
-    sum holds each number's own gradient, ``(n, hidden)``: it is taken at once, the logits are
-    freed, and the backward pass is one product. The head is frozen, so nothing else needs them.
+    LM head a second time there. Since row i gives number i alone, the slopes of all rows fit in
+    ``(n, hidden)``: they are taken at once, the logits are freed, and the backward pass is one
+    product. At logits z/τ they are ∂log p(y) = 1{y} − p and ∂H = −p·(log p + H), written over
+    the logits themselves. The head is frozen, so nothing else needs them.
     """
 
     @staticmethod
-    def forward(ctx: Any, statistics: Statistics, rows: Tensor, wanted: Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        ids: Tensor,
+        logits_of: Callable[[Tensor], Tensor],
+        temperature: float,
+        entropy_slope: bool,
+    ) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = rows.detach().requires_grad_()
-            numbers = statistics(leaf, wanted)
-            smooth = [number for number in numbers if number.requires_grad]
-            slopes = [
-                torch.autograd.grad(number.sum(), leaf, retain_graph=number is not smooth[-1])[0]
-                for number in smooth
-            ]
-        ctx.save_for_backward(*slopes)
-        ctx.smooth = [number.requires_grad for number in numbers]
-        results = tuple(number.detach() for number in numbers)
-        ctx.mark_non_differentiable(*compress(results, [not smooth for smooth in ctx.smooth]))
-        return results
+            logits = logits_of(leaf)
+        logp = log_softmax(logits.detach(), temperature)
+        p = torch.exp(logp, out=logits.detach())
+        logprobs, entropy = logp.gather(1, ids[:, None])[:, 0], entropies(p, logp)
+        slopes = []
+        if entropy_slope:
+            slopes += [_slope(logits, leaf, logp.add_(entropy[:, None]).mul_(p).neg_())]
+        chosen = torch.ones_like(entropy)[:, None]
+        slopes += [_slope(logits, leaf, p.neg_().scatter_add_(1, ids[:, None], chosen))]
+        ctx.save_for_backward(*(slope / temperature for slope in reversed(slopes)))
+        if not entropy_slope:
+            ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        pairs = zip(compress(upstream, ctx.smooth), ctx.saved_tensors, strict=True)
+        pairs = zip(upstream, ctx.saved_tensors, strict=False)
         total = sum(factor[:, None] * slope for factor, slope in pairs)
-        return None, total.to(ctx.saved_tensors[0].dtype), None
+        return total.to(ctx.saved_tensors[0].dtype), None, None, None, None
+
+
+def _slope(logits: Tensor, leaf: Tensor, grad: Tensor) -> Tensor:
+    return torch.autograd.grad(logits, leaf, grad, retain_graph=True)[0]

@@ -40,8 +40,8 @@ def leave_file(model: nn.Module) -> None:
 def give_back() -> None:
     """Hand freed heap memory back to the system, where the C library is one that keeps it.
 
-    glibc holds on to freed blocks between used ones: 200 MB after quantizing SmolLM2-135M, and
-    the unpacked weights of every rollout, beside which a training step's activations then lie.
+    glibc holds on to freed blocks between used ones: 200 MB after quantizing SmolLM2-135M. Between
+    the steps of a training they are used again, and handing them back would cost time.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:

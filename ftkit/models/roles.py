@@ -403,8 +403,8 @@ class Roles:
         """Return MB (1e6 bytes) of ``base``, each role's adapter, each head, and their ``total``.
 
         ``four full copies`` is what four models in the base's compute dtype would take, computed;
-        ``copies while sampling`` what `generate` holds besides, where memory is ample: unpacked
-        weights, and those with the adapter folded in.
+        ``copies while sampling`` what `generate` holds besides, where memory is ample: weights that
+        are unpacked, or have the adapter folded in.
         Gradients, optimizer states and activations are not part of any number.
         """
         heads = {"value head": self.value_head, "score head": self.score_head}

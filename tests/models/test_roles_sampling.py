@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ftkit.models import Roles
+from ftkit.models.generation import draw
 
 STOP = 7
 
@@ -116,3 +117,31 @@ def test_sampling_plays_the_policy_and_leaves_role_and_mode_alone(roles, prompts
         torch.testing.assert_close(draw(), alone)
         assert roles.active == "reference"
     assert roles.model.training
+
+
+def test_draws_follow_the_probabilities_and_never_take_a_zero() -> None:
+    shares = torch.tensor([0.0, 0.5, 0.0, 0.2, 1e-9, 0.3, 0.0])
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw(shares.expand(20_000, -1), generator)
+    assert drawn.shape == (20_000, 1)
+    counts = drawn.flatten().bincount(minlength=len(shares)) / 20_000
+    torch.testing.assert_close(counts, shares, rtol=0, atol=0.015)  # over 4 standard deviations
+    assert not counts[shares == 0].any()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-53])
+def test_the_ends_of_the_uniform_number_stay_within_the_vocabulary(monkeypatch, uniform) -> None:
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64)
+    )
+    inner = torch.zeros(1, 50_000)
+    inner[0, 7:40_000] = 0.1 / 4  # a sum far from 1 that float32 rounds
+    assert draw(inner).item() == (39_999 if uniform == 0 else 7)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0])
+def test_a_row_that_is_no_distribution_is_named(bad) -> None:
+    rows = torch.full((3, 4), 0.25)
+    rows[1] = bad
+    with pytest.raises(ValueError, match="row 1 holds no distribution"):
+        draw(rows)

@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from ftkit.models import Roles, load
-from ftkit.models.unpacking import folded, unpacked
+from ftkit.models.unpacking import _dense, folded, product, unpacked
 
-IDS = torch.tensor([[11, 12, 13, 14, 15, 16]])
+IDS = torch.arange(11, 31)[None]  # more tokens than `product` takes for few
 
 
 def nudge(roles: Roles) -> None:
@@ -101,7 +101,45 @@ def test_an_adapter_beside_packed_weights_stays_there(roles) -> None:
     before = dense_layers(roles.model)
     with folded(roles.model, share=1.0):
         assert dense_layers(roles.model) == before
+
+
+@torch.no_grad()
+def test_unpacked_weights_take_the_adapter_in_place_and_are_then_as_before(roles) -> None:
+    packed = roles.model(IDS).logits
     with unpacked(roles.model, share=1.0):
-        kept = dense_layers(roles.model)
-        with folded(roles.model, share=0.0):
-            assert dense_layers(roles.model) == kept
+        base = roles.model.get_base_model().model.layers[0].self_attn.q_proj.get_base_layer()
+        weight, before = _dense(base), _dense(base).clone()
+        with folded(roles.model, share=0.0):  # which takes no memory
+            assert _dense(base) is weight
+            assert not torch.equal(weight, before)
+        assert torch.equal(weight, before)
+        with pytest.raises(KeyError), folded(roles.model):
+            raise KeyError
+        assert torch.equal(weight, before)
+        assert torch.equal(roles.model(IDS).logits, packed)
+
+
+def test_weights_of_the_model_are_copied_never_written(tiny_folder) -> None:
+    roles = Roles(load(str(tiny_folder), quantization=None, device="cpu"))
+    nudge(roles)
+    before = dense_layers(roles.model)
+    with folded(roles.model, share=0.0):
+        assert dense_layers(roles.model) == before, "copies that do not fit"
+    weights = {name: p.clone() for name, p in roles.model.named_parameters()}
+    with folded(roles.model, share=1.0):
+        assert dense_layers(roles.model) > before
+    assert all(torch.equal(p, weights[name]) for name, p in roles.model.named_parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (4, 1, 8), (2, 3, 8), (30, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_of_few_rows_is_the_layers_own(shape, bias) -> None:
+    layer = torch.nn.Linear(8, 5, bias=bias)
+    states = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = product(states, layer.weight, layer.bias)
+    torch.testing.assert_close(found, layer(states), rtol=1e-5, atol=1e-6)
+    assert found.is_contiguous()
+    leaf = states.requires_grad_()
+    (slope,) = torch.autograd.grad(product(leaf, layer.weight, layer.bias).sum(), leaf)
+    torch.testing.assert_close(slope, layer.weight.sum(0).expand(shape))

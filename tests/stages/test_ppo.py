@@ -201,18 +201,24 @@ def test_chosen_rows_are_traced_as_they_were_and_resume(tiny_base, tmp_path) -> 
 def test_weights_kept_unpacked_change_no_number(tiny_folder, tmp_path) -> None:
     histories, layers = [], []
 
-    def reward(prompts, completions):
-        modules = run.roles.model.modules()
-        layers.append(sum("forward" in module.__dict__ for module in modules))
-        return length_reward(prompts, completions)
+    def dense_layers() -> int:
+        return sum("forward" in module.__dict__ for module in run.roles.model.modules())
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *_, **__) -> None:
+            layers.append(dense_layers())
 
     for keep in (False, True):
         base = load(str(tiny_folder), quantization="nf4", device="cpu")
         config = replace(QUICK, iterations=2, keep_unpacked=keep)
-        run = trainer(base, tmp_path / str(keep), config, {"length": (1.0, reward)})
+        run = trainer(base, tmp_path / str(keep), config, callbacks=[Look()])
+        before = dense_layers()
         histories.append(numbers(run.train()))
+        assert dense_layers() == before
     assert histories[0] == histories[1]
-    assert layers[-1] > layers[0]
+    packed, kept = set(layers[:2]), set(layers[2:])
+    assert packed == {before}
+    assert kept == {before + 2 * 7}  # two layers of q, k, v, o, gate, up, down
 
 
 def test_an_evaluation_asks_every_prompt_and_trains_nothing(tiny_base, tmp_path) -> None:

@@ -24,9 +24,9 @@ class PPOConfig:
         minibatches: Optimizer steps an epoch; must divide `batch_size`. [P7]
         epochs: Passes over a round's completions.
         micro_batch: Rows a forward and backward pass; gradients are accumulated. [P7]
-        keep_unpacked: Hold 4-bit weights unpacked through a whole round instead of only while
-            sampling, if a quarter of the free memory suffices: every pass unpacks all of them once
-            or twice, about a tenth of the time.
+        keep_unpacked: Hold 4-bit weights unpacked through the run instead of only while sampling
+            and scoring, if a quarter of the free memory suffices: every pass of an update unpacks
+            all of them twice, about a tenth of the time.
         max_prompt_tokens: Longest prompt; a longer one is refused, never cut.
         max_new_tokens: Longest completion.
         temperature: Divides the logits when sampling *and* in every log-probability. [P1]

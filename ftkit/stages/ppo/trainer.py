@@ -19,6 +19,7 @@ from ftkit.algos import AdaptiveKL, FixedKL, KLController, gae, whiten
 from ftkit.chat.render import Messages
 from ftkit.errors import DataError, SettingsError
 from ftkit.models import Loaded
+from ftkit.models.memory import give_back
 from ftkit.models.roles import Roles
 from ftkit.models.sampler_settings import off_the_softmax
 from ftkit.models.unpacking import unpacked
@@ -153,19 +154,24 @@ class PPOTrainer:
         events = _Events(self.config, self.callbacks, self.progress.round)
         events.begin()
         try:
-            while self.progress.round < self.config.iterations and not events.stop:
-                metrics = self._round()
-                self.progress.round += 1
-                self.history.append(metrics)
-                if self.progress.round % self.config.checkpoint_every == 0:
-                    self.save()
-                with self._nothing_lost():
-                    events.step(metrics)
-            if self.progress.round % self.config.checkpoint_every:
-                self.save()
+            with unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext():
+                self._rounds(events)
         finally:
+            give_back()
             events.end()
         return self.history
+
+    def _rounds(self, events: "_Events") -> None:
+        while self.progress.round < self.config.iterations and not events.stop:
+            metrics = self._round()
+            self.progress.round += 1
+            self.history.append(metrics)
+            if self.progress.round % self.config.checkpoint_every == 0:
+                self.save()
+            with self._nothing_lost():
+                events.step(metrics)
+        if self.progress.round % self.config.checkpoint_every:
+            self.save()
 
     def evaluate(self, prompts: Sequence[Messages] | Any = None, *, seed: int = 0) -> Evaluation:
         """Return what the policy answers now and what that is worth; nothing is trained.
@@ -205,14 +211,9 @@ class PPOTrainer:
         )
 
     def _round(self) -> dict[str, float]:
-        began = time.monotonic()
-        with unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext():
-            return self._sample_and_update(began)
-
-    def _sample_and_update(self, began: float) -> dict[str, float]:
-        config = self.config
+        began, config = time.monotonic(), self.config
         self._set_learning_rate()
-        with self._nothing_lost():
+        with self._nothing_lost(), unpacked(self.roles.model):
             batch = [self.prompts[i] for i in self._next_prompts()]
             rollout = collect(
                 self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
