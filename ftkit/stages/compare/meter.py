@@ -9,6 +9,8 @@ from typing import Self
 import psutil
 import torch
 
+from ftkit.models.memory import give_back
+
 _EVERY = 0.01
 """Seconds between two looks at the resident size."""
 
@@ -66,6 +68,7 @@ class Meter:
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            give_back()  # or what an evaluation has freed would count
             self._watch.begin()
         self._since = perf_counter()
 

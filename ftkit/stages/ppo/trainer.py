@@ -196,7 +196,10 @@ class PPOTrainer:
         started = self.history or checkpoint.latest(self.output_dir) is None
         if not (started and self.roles.on_base):
             self._resume()
-        return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
+        try:
+            return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
+        finally:
+            give_back()
 
     def save(self) -> Path:
         """Write a checkpoint of the state between two rounds; return its folder."""
