@@ -106,8 +106,9 @@ def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Ten
     """
     sums = probabilities.double().cumsum(1)
     total = sums[:, -1:]
-    if not (total.isfinite().all() and (total > 0).all()):
-        row = int((~(total.isfinite() & (total > 0))).nonzero()[0, 0])
+    bad = ~(total.isfinite() & (total > 0))
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
         raise ValueError(
             f"row {row} holds no distribution to draw from, its sum is {float(total[row])}: the "
             "model's logits are not finite. Lower the learning rate, or look for a layer that "

@@ -140,7 +140,6 @@ def token_statistics(
     Returns:
         Log-probabilities ``(n,)`` in nats, and entropies ``(n,)`` or None.
     """
-
     settled = partial(_statistics, logits_of, temperature, with_entropy, entropy_slope)
     parts = [
         settled(rows, wanted)

@@ -167,12 +167,13 @@ def product(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     Decoding multiplies a whole weight with one state a row. MKL is up to twice as fast then if
     the weight comes first (4 to 16 rows of SmolLM2-135M, AVX2), and equal to rounding.
     """
+    bias = None if bias is None else bias.to(weight.dtype)
     rows = states.numel() // states.shape[-1]
     if states.device.type != "cpu" or rows > _FEW_ROWS or torch.is_grad_enabled():
-        return nn.functional.linear(states, weight, None if bias is None else bias.to(weight.dtype))
+        return nn.functional.linear(states, weight, bias)
     result = torch.mm(weight, states.reshape(rows, -1).t()).t().contiguous()
     result = result.view(*states.shape[:-1], -1)
-    return result if bias is None else result + bias.to(result.dtype)
+    return result if bias is None else result + bias
 
 
 def _matrix(layer: Any) -> Any:
