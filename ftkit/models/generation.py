@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ftkit.models import packed_rows
-from ftkit.models.heads import entropies, log_softmax, position_ids
+from ftkit.models.heads import position_ids, tempered
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,9 @@ def sample(
     done = torch.zeros_like(prompt_mask[:, 0])
     columns: list[tuple[Tensor, ...]] = []
     while True:
-        logp = log_softmax(logits_of(states), temperature)
-        probabilities = logp.exp()
-        drawn = draw(probabilities, generator)  # (batch, 1)
+        drawn, logprobs, entropy = _next(tempered(logits_of(states), temperature), generator)
         new_ids = drawn.masked_fill(done[:, None], pad_id)
-        numbers = logp.gather(1, drawn)[:, 0], value_of(states), entropies(probabilities, logp)
-        columns.append((new_ids[:, 0], ~done, *numbers))
+        columns.append((new_ids[:, 0], ~done, logprobs, value_of(states), entropy))
         done = done | torch.isin(drawn[:, 0], stop_ids)
         if len(columns) == max_new_tokens or done.all():
             break
@@ -94,8 +91,24 @@ def sample(
     return Completions(ids, real, logprobs, values, entropy, done)
 
 
-def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one index ``(batch, 1)`` from each row of ``(batch, n)``, by inverting its sums.
+def _next(z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a token ``(batch, 1)`` for each row of logits z/τ ``(batch, vocab)``.
+
+    Not by `torch.log_softmax`: on a CPU it adds up so that rare tokens get lost when they are many,
+    1.5e-5 nats at every token of SmolLM2-135M.
+
+    Returns:
+        Tokens, their log-probabilities ``(batch,)`` and the entropies ``(batch,)``, in nats.
+    """
+    below = z - z.amax(1, keepdim=True)
+    weights = below.exp()
+    drawn, mass = draw(weights, generator), weights.sum(1)
+    logprobs = below.gather(1, drawn)[:, 0] - mass.log()
+    return drawn, logprobs, mass.log() - below.mul_(weights).sum(1) / mass
+
+
+def draw(weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one index ``(batch, 1)`` from each row of weights ``(batch, n)``, by inverting its sums.
 
     One random number a row, where `torch.multinomial` makes one for every entry: a tenth of the
     time of decoding with a vocabulary of 49,152. Summed in float64, so that the rounding of a
@@ -104,7 +117,7 @@ def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Ten
     Raises:
         ValueError: a row whose sum is not finite or not above 0; names it.
     """
-    sums = probabilities.double().cumsum(1)
+    sums = weights.double().cumsum(1)
     total = sums[:, -1:]
     bad = ~(total.isfinite() & (total > 0))
     if bad.any():

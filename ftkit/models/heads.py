@@ -5,17 +5,15 @@ keeps its weights and its file format.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils import skip_init
 
 from ftkit.errors import SettingsError
+from ftkit.models.unpacking import dense_weight, product
 
 
 def value_head(hidden: int, device: torch.device) -> nn.Linear:
@@ -74,7 +72,7 @@ class LogitHead:
         cap: Logits z become cap·tanh(z/cap) (Gemma); None for none.
     """
 
-    head: nn.Module
+    head: nn.Linear
     scale: float = 1.0
     cap: float | None = None
 
@@ -92,6 +90,11 @@ class LogitHead:
                 "linear layer; use a causal language model, and leave its head out of "
                 "target_modules"
             )
+        if not dense_weight(head).is_floating_point():
+            raise SettingsError(
+                f"the LM head is quantized to {head.weight.dtype}, which is too coarse for "
+                "log-probabilities; name it in llm_int8_skip_modules when the model is loaded"
+            )
         config = model.config.get_text_config()
         scale = (getattr(config, "logit_scale", None) or 1.0) / (
             getattr(config, "logits_scaling", None) or 1.0
@@ -103,116 +106,25 @@ class LogitHead:
 
         Halves are too coarse for log-probabilities of a ratio near 1.
         """
-        logits = self.head(states)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weight, bias = self.matrix()
+        return self.adjusted(product(states, weight, bias))
+
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Return the plain weight ``(vocab, hidden)`` and the bias ``(vocab,)`` or None."""
+        return dense_weight(self.head), self.head.bias
+
+    def adjusted(self, raw: Tensor) -> Tensor:
+        """Return the logits, at least float32, that the architecture makes of a product."""
+        logits = raw.to(torch.promote_types(raw.dtype, torch.float32))
         if self.scale != 1.0:  # a pass over all logits that most models need not pay for
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
-
-def log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """Return log softmax(z/τ) of logits ``(n, vocab)``, in nats."""
-    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, -1)
-
-
-def token_statistics(
-    logits_of: Callable[[Tensor], Tensor],
-    states: Tensor,
-    ids: Tensor,
-    *,
-    temperature: float,
-    with_entropy: bool,
-    entropy_slope: bool = True,
-    chunk: int,
-) -> tuple[Tensor, Tensor | None]:
-    """Return log softmax(z/τ) at `ids`, and the entropy, without ever holding all logits.
-
-    Args:
-        logits_of: ``(n, hidden) -> (n, vocab)``, each row on its own.
-        states: ``(n, hidden)``, the hidden state before each token.
-        ids: ``(n,)`` tokens.
-        temperature: τ > 0 of the sampler.
-        with_entropy: Whether to compute the second result.
-        entropy_slope: Whether gradients flow through it; they cost as much as those of the
-            log-probabilities.
-        chunk: Rows whose logits are held at a time.
-
-    Returns:
-        Log-probabilities ``(n,)`` in nats, and entropies ``(n,)`` or None.
-    """
-    settled = partial(_statistics, logits_of, temperature, with_entropy, entropy_slope)
-    parts = [
-        settled(rows, wanted)
-        for rows, wanted in zip(states.split(chunk), ids.split(chunk), strict=True)
-    ]
-    logprobs, *entropy = (torch.cat(column) for column in zip(*parts, strict=True))
-    return logprobs, entropy[0] if entropy else None
+    def steepness(self, logits: Tensor) -> Tensor | None:
+        """Return how fast adjusted logits grow with the scaled product; None where both are one."""
+        return None if self.cap is None else 1.0 - (logits / self.cap) ** 2
 
 
-def _statistics(
-    logits_of: Callable[[Tensor], Tensor],
-    temperature: float,
-    with_entropy: bool,
-    entropy_slope: bool,
-    rows: Tensor,
-    ids: Tensor,
-) -> tuple[Tensor, ...]:
-    if torch.is_grad_enabled() and rows.requires_grad:
-        slopes = with_entropy and entropy_slope
-        numbers: tuple[Tensor, ...] = _RowWise.apply(rows, ids, logits_of, temperature, slopes)
-        return numbers if with_entropy else numbers[:1]
-    logp = log_softmax(logits_of(rows), temperature)
-    picked = logp.gather(1, ids[:, None])[:, 0]
-    return (picked, entropies(logp.exp(), logp)) if with_entropy else (picked,)
-
-
-def entropies(probabilities: Tensor, logp: Tensor) -> Tensor:
-    """Return −Σ p·log p of each row of ``(n, vocab)``, in nats, without a tensor of that size."""
-    return -torch.bmm(probabilities[:, None], logp[:, :, None])[:, 0, 0]
-
-
-class _RowWise(torch.autograd.Function):
-    """Log-probabilities and entropies with their slopes, taken in the forward pass.
-
-    Autograd would keep every chunk's logits until the backward pass; checkpointing would run the
-    LM head a second time there. Since row i gives number i alone, the slopes of all rows fit in
-    ``(n, hidden)``: they are taken at once, the logits are freed, and the backward pass is one
-    product. At logits z/τ they are ∂log p(y) = 1{y} − p and ∂H = −p·(log p + H), written over
-    the logits themselves. The head is frozen, so nothing else needs them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        rows: Tensor,
-        ids: Tensor,
-        logits_of: Callable[[Tensor], Tensor],
-        temperature: float,
-        entropy_slope: bool,
-    ) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            leaf = rows.detach().requires_grad_()
-            logits = logits_of(leaf)
-        logp = log_softmax(logits.detach(), temperature)
-        p = torch.exp(logp, out=logits.detach())
-        logprobs, entropy = logp.gather(1, ids[:, None])[:, 0], entropies(p, logp)
-        slopes = []
-        if entropy_slope:
-            slopes += [_slope(logits, leaf, logp.add_(entropy[:, None]).mul_(p).neg_())]
-        chosen = torch.ones_like(entropy)[:, None]
-        slopes += [_slope(logits, leaf, p.neg_().scatter_add_(1, ids[:, None], chosen))]
-        ctx.save_for_backward(*(slope / temperature for slope in reversed(slopes)))
-        if not entropy_slope:
-            ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        pairs = zip(upstream, ctx.saved_tensors, strict=False)
-        total = sum(factor[:, None] * slope for factor, slope in pairs)
-        return total.to(ctx.saved_tensors[0].dtype), None, None, None, None
-
-
-def _slope(logits: Tensor, leaf: Tensor, grad: Tensor) -> Tensor:
-    return torch.autograd.grad(logits, leaf, grad, retain_graph=True)[0]
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Return z/τ."""
+    return logits if temperature == 1.0 else logits / temperature

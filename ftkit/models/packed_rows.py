@@ -2,30 +2,36 @@
 
 A token's hidden state depends on the tokens before it alone, so rows that begin alike (a system
 prompt, the head of a template) have equal states there. The distinct tokens of a batch lie behind
-each other in one row, and the attention mask lets each see the shared beginning and its own row.
-Forward and backward pass are exact to rounding. In SmolLM2's chat template 24 tokens come before
-the user's first word: with 13 tokens of prompt and 24 of answer that is two fifths of all work.
+each other in one row; only attention, which is the one place where tokens meet, lays them out in
+rows again. Forward and backward pass are exact to rounding. In SmolLM2's chat template 24 tokens
+come before the user's first word: with 13 tokens of prompt and 24 of answer that is two fifths of
+all work.
 
-Servers share beginnings when they decode (Zheng et al. 2023, arXiv 2312.07104). Left out on
-purpose: long rows, where attending to all others costs more than it saves.
+Servers share beginnings when they decode (Zheng et al. 2023, arXiv 2312.07104).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ftkit.models.heads import position_ids
 
 _WORTH = 1 / 8
-"""Least share of the work that must be saved."""
+"""Least share of the tokens that must be saved."""
 
-_MOST_TOKENS = 2048
-"""In a packed row: its attention mask, and scores without a fused kernel, grow by the square."""
+_BY_ROWS = "ftkit_rows"
+"""The attention of packed rows, by its name in transformers' registry."""
 
 _OWN_WINDOWS = ("attention_types", "window_size", "attention_window")
 """Settings of architectures whose layers cut the columns that they see by themselves (GPT-Neo)."""
@@ -49,7 +55,7 @@ def read(
         have the columns of `ids`.
     """
     cache = DynamicCache(config=decoder.config) if keep_cache else None
-    row = Packed.of(ids, mask, decoder.config.hidden_size, _longest(decoder.config))
+    row = Packed.of(ids, mask, getattr(decoder.config, "max_position_embeddings", None))
     if row is not None and _understands(decoder):
         return row.read(decoder, cache), cache
     outputs = decoder(
@@ -69,63 +75,147 @@ class Packed:
     Attributes:
         ids: ``(1, tokens)``.
         positions: ``(1, tokens)`` of each within its row of the batch.
-        rows: ``(tokens,)`` the row of each in the batch, −1 for those of all rows.
         place: ``(batch, time)`` where each token of the batch lies; 0 at padding.
+        lines: ``(batch, longest)`` the same without holes: row by row the tokens in their order,
+            with padding behind them only.
+        home: ``(tokens,)`` a place of each in `lines`, counted through all rows.
+        shared: Tokens that all rows begin with.
     """
 
     ids: Tensor
     positions: Tensor
-    rows: Tensor
     place: Tensor
+    lines: Tensor
+    home: Tensor
+    shared: int
 
     @classmethod
-    def of(cls, ids: Tensor, mask: Tensor, hidden: int, longest: int = _MOST_TOKENS) -> Self | None:
-        """Pack a padded batch, or return None where a model of this width would not gain."""
-        batch, time = ids.shape
+    def of(cls, ids: Tensor, mask: Tensor, longest: int | None = None) -> Self | None:
+        """Pack a padded batch, or return None where that saves little, or makes a row that is too
+        long for the model."""
         positions, shared = position_ids(mask), _common(ids, mask)
         own = mask & (positions >= shared)
         tokens = shared + int(own.sum())
-        work, plain = _work(tokens, tokens, hidden), _work(batch * time, time, hidden)
-        if tokens > longest or work > (1 - _WORTH) * plain:
+        if tokens > (1 - _WORTH) * ids.numel() or (longest and tokens > longest):
             return None
         place = own.flatten().cumsum(0).view_as(ids) - 1 + shared
         place = torch.where(own, place, positions * mask)
         begins = mask[0] & (positions[0] < shared)
         start = torch.arange(shared, device=ids.device)
+        lines = place.new_zeros(len(ids), int(mask.sum(1).max()))
+        lines[mask.nonzero()[:, 0], positions[mask]] = place[mask]
         return cls(
             ids=torch.cat([ids[0][begins], ids[own]])[None],
             positions=torch.cat([start, positions[own]])[None],
-            rows=torch.cat([torch.full_like(start, -1), own.nonzero()[:, 0]]),
             place=place,
+            lines=lines,
+            home=torch.cat([start, own.nonzero()[:, 0] * lines.shape[1] + positions[own]]),
+            shared=shared,
         )
 
     def read(self, decoder: Any, cache: DynamicCache | None = None) -> Tensor:
         """Return the states ``(batch, time, hidden)`` in the batch's columns; fill `cache` so."""
-        states = decoder(
-            input_ids=self.ids,
-            attention_mask=self._attention(decoder.get_input_embeddings().weight.dtype),
-            position_ids=self.positions,
-            cache=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state[0]  # (tokens, hidden)
+        with _attending_by_rows(decoder.config):
+            states = decoder(
+                input_ids=self.ids,
+                position_ids=self.positions,
+                cache=cache,
+                use_cache=cache is not None,
+                packed=self,
+            ).last_hidden_state[0]  # (tokens, hidden)
         for layer in cache.layers if cache is not None else ():
             layer.keys = layer.keys[0][:, self.place].transpose(0, 1)
             layer.values = layer.values[0][:, self.place].transpose(0, 1)
         # Unlike indexing, this sums the gradients of shared tokens in the same order every time.
         return nn.functional.embedding(self.place, states)
 
-    def _attention(self, dtype: torch.dtype) -> Tensor:
-        """``(1, 1, tokens, tokens)`` to be added to attention scores."""
-        sees = (self.rows == -1) | (self.rows == self.rows[:, None])
-        sees &= self.positions <= self.positions[0][:, None]
-        blocked = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
-        return blocked.masked_fill_(~sees, torch.finfo(dtype).min)[None, None]
+
+@contextmanager
+def _attending_by_rows(config: Any) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = _BY_ROWS
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
-def _work(tokens: int, seen: int, hidden: int) -> float:
-    """Multiplications of a layer, in units of 2·hidden: 12·hidden² for its matrices (Kaplan et al.
-    2020, arXiv 2001.08361), and attention to `seen` tokens."""
-    return tokens * (6.0 * hidden + seen)
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed: Packed,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it, of tensors ``(1, heads, tokens, size)``.
+
+    What lies in rows is made again in the backward pass instead of kept: shared keys and values
+    are in each of them, and grouped ones are repeated for every head.
+    """
+    run = partial(_attended, module, packed, options)
+    if torch.is_grad_enabled():
+        again = {"use_reentrant": False, "preserve_rng_state": bool(options.get("dropout"))}
+        run = partial(checkpoint, run, **again)
+    return run(query, key, value), None
+
+
+def _attended(
+    module: nn.Module, packed: Packed, options: dict[str, Any], *states: Tensor
+) -> Tensor:
+    """Padding lies behind the tokens of a line, so a causal mask keeps it out."""
+    rows = (_Laid.apply(part[0].transpose(0, 1), packed).transpose(1, 2) for part in states)
+    attended = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, None, **options)[0]
+    return _Gathered.apply(attended, packed)[None]
+
+
+AttentionInterface.register(_BY_ROWS, _attend)
+
+
+class _Laid(torch.autograd.Function):
+    """``(tokens, …)`` → ``(batch, longest, …)``, each token in every row that it belongs to.
+
+    The backward pass gathers too: own tokens are in one place, and shared ones in the same columns
+    of all rows. Autograd would scatter, which is slower and sums in any order on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
+        ctx.packed = packed
+        return _picked(states, packed.lines)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        total = _picked(slope.flatten(0, 1), ctx.packed.home)
+        total[: ctx.packed.shared] = slope[:, : ctx.packed.shared].sum(0)
+        return total, None
+
+
+class _Gathered(torch.autograd.Function):
+    """``(batch, longest, …)`` → ``(tokens, …)``, each token from one row that it belongs to."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
+        ctx.packed = packed
+        return _picked(states.flatten(0, 1), packed.home)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        lines, home = ctx.packed.lines, ctx.packed.home
+        elsewhere = torch.ones_like(lines, dtype=torch.bool).flatten()
+        elsewhere[home] = False
+        laid = _picked(slope, lines)
+        return laid.masked_fill_(elsewhere.view(*lines.shape, 1, 1), 0.0), None
+
+
+def _picked(states: Tensor, places: Tensor) -> Tensor:
+    """``states[places]``, of whole rows of memory."""
+    picked = states.flatten(1).index_select(0, places.flatten())
+    return picked.view(*places.shape, *states.shape[1:])
 
 
 def _common(ids: Tensor, mask: Tensor) -> int:
@@ -150,7 +240,7 @@ def _attends_to_all(decoder: Any) -> bool:
     config = decoder.config
     layers = DynamicCache(config=config).layers
     return (
-        config._attn_implementation in ("sdpa", "eager")
+        config._attn_implementation == "sdpa"
         and all(type(layer) is DynamicLayer for layer in layers)
         and not any(getattr(config, name, None) for name in _OWN_WINDOWS)
     )
@@ -165,7 +255,7 @@ def _reads_alike(decoder: Any) -> bool:
         ids = (torch.arange(64, device=decoder.device) % config.vocab_size).view(2, 32)
         ids[1, :16] = ids[0, :16]
         mask = torch.ones_like(ids).bool()
-        row = Packed.of(ids, mask, config.hidden_size, _longest(config))
+        row = Packed.of(ids, mask)
         if row is None:
             return False
         plain = decoder(input_ids=ids, use_cache=False).last_hidden_state[1].float()
@@ -176,7 +266,3 @@ def _reads_alike(decoder: Any) -> bool:
         return False
     finally:
         decoder.train(was_training)
-
-
-def _longest(config: Any) -> int:
-    return min(_MOST_TOKENS, getattr(config, "max_position_embeddings", None) or _MOST_TOKENS)

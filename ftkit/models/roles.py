@@ -31,7 +31,6 @@ from ftkit.models.heads import (
     LogitHead,
     last_real,
     score_head,
-    token_statistics,
     value_head,
 )
 from ftkit.models.loading import Loaded
@@ -57,6 +56,7 @@ from ftkit.models.shared_base import (
     seeded,
     starting_adapter,
 )
+from ftkit.models.token_statistics import token_statistics
 from ftkit.models.unpacking import copies_mb, folded, unpacked
 
 Role = Literal["policy", "reference", "reward"]
@@ -256,12 +256,11 @@ class Roles:
         with_values: bool = True,
         with_entropy: bool = False,
         entropy_slope: bool = True,
-        chunk: int = 128,
     ) -> TokenOutputs:
         """Return what the active role says about every response token, in one pass.
 
-        The LM head sees only the states before real response tokens, `chunk` of them at a time;
-        no ``(batch, time, vocab)`` tensor exists, with gradients or without.
+        The LM head reads only the states before real response tokens, a block of the vocabulary at
+        a time; no ``(tokens, vocab)`` tensor exists, with gradients or without.
 
         Args:
             input_ids: ``(batch, time)`` prompts with their responses, padded on either side.
@@ -270,17 +269,16 @@ class Roles:
                 (left-padded prompts), or ``(batch,)``.
             temperature: τ > 0 of the sampler; it divides the logits.
             with_values: Whether to run the value head on the same states.
-            with_entropy: Whether to compute entropies, a third more work for the LM head.
+            with_entropy: Whether to return entropies.
             entropy_slope: Whether gradients flow through the entropies; without an entropy bonus
                 they would be multiplied by 0.
-            chunk: Positions whose logits are held at a time.
 
         Raises:
             ValueError: shapes that differ, a `response_start` out of range or behind padding, no
-                response token at all, τ or `chunk` not above 0.
+                response token at all, τ not above 0.
         """
-        if temperature <= 0 or chunk < 1:
-            raise ValueError(f"temperature={temperature} and chunk={chunk} must be above 0")
+        if temperature <= 0:
+            raise ValueError(f"{temperature=} must be above 0")
         mask = real_tokens(input_ids, attention_mask)
         columns, real = response_columns(mask, response_start)
         rows, places = torch.where(real)[0], columns[real]  # (tokens,)
@@ -292,7 +290,6 @@ class Roles:
             temperature=temperature,
             with_entropy=with_entropy,
             entropy_slope=entropy_slope,
-            chunk=chunk,
         )
         values = _read(self.value_head, states) if with_values else None
         return TokenOutputs(spread(logprobs, real), spread(values, real), spread(entropy, real),

@@ -151,6 +151,12 @@ def _dense(layer: Any) -> Tensor:
     return weight
 
 
+def dense_weight(layer: Any) -> Tensor:
+    """Return the plain matrix ``(out, in)`` of a linear layer, unpacked if it is 4-bit."""
+    weight: Tensor = layer.weight
+    return _unpack(weight) if _is_four_bit(layer) else weight
+
+
 def _unpack(weight: Any) -> Tensor:
     from bitsandbytes.functional import dequantize_4bit
 

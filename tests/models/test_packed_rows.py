@@ -90,7 +90,7 @@ def test_every_token_is_read_once_and_padding_never(roles) -> None:
 def test_equal_rows_are_read_as_one(roles) -> None:
     ids = torch.tensor([[11, 12, 13, 14]] * 3)
     mask = torch.ones_like(ids).bool()
-    assert Packed.of(ids, mask, 64).ids.tolist() == [[11, 12, 13, 14]]
+    assert Packed.of(ids, mask).ids.tolist() == [[11, 12, 13, 14]]
     states, _ = packed_rows.read(roles._decoder, ids, mask)
     torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
 
@@ -116,15 +116,29 @@ def test_holes_and_rows_that_are_only_the_beginning_are_read(roles) -> None:
     mask[2, 6:] = False  # nothing of its own
     mask[:, 2] = False  # a hole in the beginning, another in a row
     mask[0, 7] = False
-    assert Packed.of(ids, mask, 64) is not None
+    assert Packed.of(ids, mask) is not None
     states, _ = packed_rows.read(roles._decoder, ids, mask)
     torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)
 
 
+def test_no_row_attends_to_another(roles, monkeypatch) -> None:
+    """Not with a mask over all: what it hides would still be computed, by the square of the row."""
+    asked, plain = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        asked.append((query.shape[0], query.shape[2], key.shape[2], options["attn_mask"]))
+        return plain(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    with torch.no_grad():
+        packed_rows.read(roles._decoder, *batch(8, [4, 2, 4], [0, 2, 0]))
+    assert asked == [(3, 12, 12, None)] * len(roles._decoder.layers)
+
+
 def test_more_tokens_than_the_model_has_positions_are_not_packed() -> None:
     ids, mask = batch(20, [10, 10, 10], [0, 0, 0])
-    assert Packed.of(ids, mask, 64, longest=50) is not None
-    assert Packed.of(ids, mask, 64, longest=49) is None
+    assert Packed.of(ids, mask, longest=50) is not None
+    assert Packed.of(ids, mask, longest=49) is None
 
 
 @torch.no_grad()
@@ -142,19 +156,11 @@ def test_a_row_without_a_real_token_harms_no_other(roles) -> None:
         ([[11, 12, 13, 14, 15, 16]], [[1] * 6]),  # one row: nothing to share
         ([[11, 12, 13], [21, 12, 13]], [[1] * 3] * 2),  # no common beginning
         ([[11, *range(12, 30)], [11, *range(40, 58)]], [[1] * 19] * 2),  # one token of 19
-        ([[0, 11, 12, 13], [11, 0, 12, 14]], [[1, 1, 1, 1], [1, 0, 1, 1]]),  # alike by columns
+        ([[0, 11, 12, 13, 14], [11, 0, 12, 14, 15]], [[1] * 5, [1, 0, 1, 1, 1]]),  # by columns only
     ],
 )
 def test_what_does_not_pay_is_not_packed(ids, mask) -> None:
-    assert Packed.of(torch.tensor(ids), torch.tensor(mask).bool(), 64) is None
-
-
-def test_long_rows_would_attend_to_too_many_others() -> None:
-    ids = torch.randint(10, 400, (8, 600), generator=torch.Generator().manual_seed(0))
-    ids[:, :200] = ids[0, :200]  # a quarter of all tokens saved
-    mask = torch.ones_like(ids).bool()
-    assert Packed.of(ids, mask, 64, longest=10_000) is None
-    assert Packed.of(ids, mask, 8192, longest=10_000) is not None
+    assert Packed.of(torch.tensor(ids), torch.tensor(mask).bool()) is None
 
 
 def sliding():
@@ -213,13 +219,3 @@ def test_sampling_draws_the_same_tokens_as_without(roles, monkeypatch) -> None:
     assert torch.equal(drawn[0].ids, drawn[1].ids)
     torch.testing.assert_close(drawn[0].logprobs, drawn[1].logprobs, **CLOSE)
     torch.testing.assert_close(drawn[0].values, drawn[1].values, **CLOSE)
-
-
-@torch.no_grad()
-def test_attention_without_a_fused_kernel_reads_the_same(tiny_folder) -> None:
-    roles = Roles(load(str(tiny_folder), quantization=None, device="cpu"))
-    roles._decoder.config._attn_implementation = "eager"
-    ids, mask = batch(8, [5, 2], [1, 0])
-    states, _ = packed_rows.read(roles._decoder, ids, mask)
-    assert packed_rows._understands(roles._decoder)
-    torch.testing.assert_close(states[mask], alone(roles._decoder, ids, mask), **CLOSE)

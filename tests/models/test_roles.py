@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 from ftkit.errors import SettingsError
 from ftkit.models import Roles, load, read_adapter, strip_adapters
+from ftkit.models import token_statistics as statistics_module
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -85,8 +86,12 @@ def test_values_and_entropies_are_computed_only_on_request(roles, batch) -> None
     assert out.entropy is None
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_gradients_equal_those_through_full_logits_whatever_the_chunk(roles, batch, chunk) -> None:
+@pytest.mark.parametrize(("rows", "logits"), [(1, 1), (2, 200), (100, 700), (100, 10**6)])
+def test_gradients_equal_those_through_full_logits_whatever_is_held_at_a_time(
+    roles, batch, rows, logits, monkeypatch
+) -> None:
+    monkeypatch.setattr(statistics_module, "_ROWS", rows)
+    monkeypatch.setattr(statistics_module, "_LOGITS", {"cpu": logits})
     ids, mask = batch
     weights = torch.linspace(-1, 2, 9)
 
@@ -96,7 +101,7 @@ def test_gradients_equal_those_through_full_logits_whatever_the_chunk(roles, bat
         (weights @ logprobs + weights.flip(0) @ values.pow(2) + 0.3 * weights @ entropy).backward()
         return [p.grad.clone() for p in roles.trainable("policy")]
 
-    out = roles.logprobs_and_values(ids, mask, 4, 0.7, with_entropy=True, chunk=chunk)
+    out = roles.logprobs_and_values(ids, mask, 4, 0.7, with_entropy=True)
     ours = gradients(*(t[out.mask] for t in (out.logprobs, out.values, out.entropy)))
     theirs = gradients(*naive(roles, ids, mask, 4, 0.7))
     assert max(g.abs().max() for g in theirs) > 1e-2
@@ -106,26 +111,29 @@ def test_gradients_equal_those_through_full_logits_whatever_the_chunk(roles, bat
 
 
 def test_no_tensor_of_the_size_of_all_logits_is_made_or_kept(roles, batch, monkeypatch) -> None:
-    rows_at_once = []
-    plain = roles.model.get_base_model().lm_head.forward
-    monkeypatch.setattr(
-        roles.model.get_base_model().lm_head,
-        "forward",
-        lambda states: rows_at_once.append(len(states)) or plain(states),
-    )
+    monkeypatch.setattr(statistics_module, "_ROWS", 4)
+    monkeypatch.setattr(statistics_module, "_LOGITS", {"cpu": 800})
+    read, plain = [], statistics_module._Scan.read
+
+    def spy(scan, first, weight, z, steep):
+        read.append((*z.shape, first))
+        plain(scan, first, weight, z, steep)
+
+    monkeypatch.setattr(statistics_module._Scan, "read", spy)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: kept.append(weakref.ref(t)) or t, lambda t: t
     ):
-        out = roles.logprobs_and_values(*batch, 4, chunk=4)
-    assert rows_at_once == [4, 4, 1], "the LM head saw padding, a prompt, or too much at once"
+        out = roles.logprobs_and_values(*batch, 4)
+    vocab = roles.model.config.vocab_size
+    assert sum(rows * width for rows, width, _ in read) == 9 * vocab, "padding or a prompt was read"
+    assert all(rows * width <= 800 for rows, width, _ in read)
     waiting = [tuple(t.shape) for t in (ref() for ref in kept) if t is not None]
     assert waiting
-    vocab = roles.model.config.vocab_size
     assert not any(vocab in shape for shape in waiting), "logits wait for the backward pass"
-    rows_at_once.clear()
+    read.clear()
     out.logprobs.sum().backward()
-    assert rows_at_once == [], "the LM head ran again in the backward pass"
+    assert read == [], "the LM head ran again in the backward pass"
 
 
 def test_left_and_right_padding_give_the_same_numbers(roles) -> None:
@@ -553,7 +561,7 @@ def test_entropies_without_a_slope_are_the_same_numbers_and_leave_the_gradient_a
     roles, batch
 ) -> None:
     def policy_gradient(**options):
-        out = roles.logprobs_and_values(*batch, 4, 0.7, chunk=4, **options)
+        out = roles.logprobs_and_values(*batch, 4, 0.7, **options)
         roles.model.zero_grad()
         out.logprobs.sum().backward()
         gradients = [p.grad.clone() for p in roles.trainable("policy") if p.grad is not None]

@@ -18,10 +18,11 @@ from ftkit.algos import k1, masked_row_sums
 from ftkit.chat.render import Messages
 from ftkit.models import Loaded, LoraAdapter, packed_rows
 from ftkit.models.generation import Completions, sample
-from ftkit.models.heads import LogitHead, token_statistics
+from ftkit.models.heads import LogitHead
 from ftkit.models.lora import adapter_parameters, attach, switched
 from ftkit.models.responses import response_columns, spread
 from ftkit.models.shared_base import BaseFacts, seeded
+from ftkit.models.token_statistics import token_statistics
 from ftkit.models.unpacking import folded, unpacked
 from ftkit.stages.compare.recipe import CompareRecipe
 from ftkit.stages.ppo.rollout import encode_prompts
@@ -171,7 +172,6 @@ class Probe:
             ids[rows, places],
             temperature=self._recipe.temperature,
             with_entropy=False,
-            chunk=128,
         )
         laid_out: Any = spread(logprobs, real)
         return laid_out

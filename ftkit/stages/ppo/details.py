@@ -127,7 +127,7 @@ DETAILS = (
         "kept",
         "in every log-probability, the reference's too: else the first ratio is not 1",
         "models/heads.py",
-        "return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, -1)",
+        "return logits if temperature == 1.0 else logits / temperature",
         ("temperature",),
     ),
     Detail(
