@@ -3,8 +3,9 @@
 `import ftkit` is fast: torch and transformers load on first use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ftkit.late import late
 
 __version__ = "0.1.0"
 
@@ -34,17 +35,4 @@ if TYPE_CHECKING:
     from ftkit.stages.ppo import PPOTrainer as PPOTrainer
     from ftkit.widgets import LiveMetrics as LiveMetrics
 
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _ROOMS:
-        value = importlib.import_module(f"ftkit.{name}")
-    else:
-        raise AttributeError(f"module 'ftkit' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+late(__name__, _NAMES)

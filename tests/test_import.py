@@ -31,6 +31,16 @@ def test_settings_and_display_need_nothing_heavy_either() -> None:
     assert loaded_by(used) & set(HEAVY) == set()
 
 
+def test_ppo_leaves_out_what_only_other_stages_need() -> None:
+    used = "import ftkit; ftkit.PPOTrainer; ftkit.data.sentiment_prompts()"
+    assert loaded_by(used) & {"trl", "datasets", "pandas", "pyarrow"} == set()
+
+
+@pytest.mark.parametrize("order", ["ftkit.stages.dpo, ftkit.stages", "ftkit.stages"])
+def test_a_function_comes_before_the_module_of_its_name(order) -> None:
+    loaded_by(f"import {order}\nfrom ftkit.stages import dpo\nassert callable(dpo)")
+
+
 @pytest.mark.parametrize("name", ftkit.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(ftkit, name) is not None

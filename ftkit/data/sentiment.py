@@ -15,11 +15,12 @@ import random
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from ftkit.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PAIRS_FILE = "sentiment_pairs.jsonl"
 MIN_GAP = 0.3
@@ -38,7 +39,7 @@ def sentiment_prompts() -> list[str]:
     return text.splitlines()
 
 
-def sentiment_pairs(noise: float = 0.0, seed: int = 0) -> Dataset:
+def sentiment_pairs(noise: float = 0.0, seed: int = 0) -> "Dataset":
     """Return pairs of answers to one prompt; the more positive one is chosen.
 
     Args:
@@ -53,6 +54,8 @@ def sentiment_pairs(noise: float = 0.0, seed: int = 0) -> Dataset:
     Raises:
         DataError: `noise` is no share.
     """
+    from datasets import Dataset
+
     if not 0.0 <= noise <= 1.0:
         raise DataError(f"noise={noise} must be a share between 0 and 1")
     stored = _stored()

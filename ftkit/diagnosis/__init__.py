@@ -5,8 +5,9 @@ arguments, its logs. What each code means is in ``codes.md`` beside this module.
 transformers are imported when a name of this room is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ftkit.late import late
 
 _HOMES = {
     "CODES": "codes",
@@ -29,10 +30,4 @@ if TYPE_CHECKING:
     from ftkit.diagnosis.curves import judge as judge
     from ftkit.diagnosis.examine import doctor as doctor
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ftkit.diagnosis' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"ftkit.diagnosis.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+late(__name__, _HOMES)

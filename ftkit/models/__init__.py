@@ -6,10 +6,10 @@ Left out on purpose: training, data, and anything that runs code from a model
 repository. torch and transformers are imported when a name of this room is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftkit.fetching.cache import cache_dir
+from ftkit.late import late
 from ftkit.models.quiet import hush_bitsandbytes
 
 _HOMES = {
@@ -63,15 +63,4 @@ if TYPE_CHECKING:
     from ftkit.models.roles import Roles, TokenOutputs
 
 hush_bitsandbytes()  # transformers imports bitsandbytes, so this comes before it
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ftkit.models' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"ftkit.models.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+late(__name__, _HOMES)

@@ -44,6 +44,7 @@ from ftkit.models.lora import (
     strip_adapters,
     switched,
 )
+from ftkit.models.remade import without_gates
 from ftkit.models.responses import real_tokens, response_columns, spread
 from ftkit.models.roles_io import SavedRoles
 from ftkit.models.shared_base import (
@@ -359,7 +360,8 @@ class Roles:
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
-        return packed_rows.read(self._decoder, input_ids, mask)[0]
+        with without_gates():
+            return packed_rows.read(self._decoder, input_ids, mask)[0]
 
     # Files and sizes
 

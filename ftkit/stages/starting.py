@@ -7,10 +7,9 @@ the first step; `restore` undoes that.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import Trainer
 
 from ftkit.errors import SettingsError
 from ftkit.models import Loaded, LoraAdapter, read_adapter
@@ -22,7 +21,10 @@ from ftkit.stages.adapters import (
     warn_of_trained_adapter,
 )
 
-Start: TypeAlias = str | Path | LoraAdapter | Trainer | PeftModel
+if TYPE_CHECKING:
+    from transformers import Trainer  # which imports datasets
+
+Start: TypeAlias = Union[str, Path, LoraAdapter, "Trainer", PeftModel]
 """A saved adapter's folder, what `ftkit.models.read_adapter` gives, a trainer, or its model."""
 
 POLICY, REFERENCE = "default", "ref"  # TRL's names
@@ -69,8 +71,13 @@ def settle(trainer: Any, base: Loaded, start: LoraAdapter | None, callbacks: Seq
 
 def carries(model: Any, start: Start | None) -> bool:
     """Whether `start` is a trainer or model whose adapter sits in the base `model`."""
-    holder = start.model if isinstance(start, Trainer) else start
+    holder = _holder(start)
     return isinstance(holder, PeftModel) and any(module is model for module in holder.modules())
+
+
+def _holder(start: Any) -> Any:
+    """Return the model of a trainer, and anything else as it is."""
+    return start if isinstance(start, PeftModel) else getattr(start, "model", start)
 
 
 def read_start(base: Loaded, start: Start | None) -> LoraAdapter | None:
@@ -84,7 +91,7 @@ def read_start(base: Loaded, start: Start | None) -> LoraAdapter | None:
     elif isinstance(start, str | Path):
         adapter = _from_folder(base, Path(start))
     else:
-        adapter = read_adapter(start.model if isinstance(start, Trainer) else start)
+        adapter = read_adapter(_holder(start))
     if adapter is not None and adapter.head is not None:
         raise SettingsError(
             "the adapter to start from is a reward model's: training starts from an SFT adapter, "

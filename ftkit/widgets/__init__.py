@@ -1,8 +1,8 @@
 """Controls around the views, live in the notebook; the maths and the drawing stay elsewhere."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ftkit.late import late
 from ftkit.widgets.chat_inspector import ChatInspector
 from ftkit.widgets.dpo_explorer import DPOExplorer
 from ftkit.widgets.gae_explorer import GAEExplorer
@@ -40,8 +40,4 @@ __all__ = [
     "RewardLossExplorer",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ftkit.widgets' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ftkit.widgets.{_HOMES[name]}"), name)
+late(__name__, _HOMES)
