@@ -117,6 +117,28 @@ def tuner_layers(model: nn.Module) -> Iterator[Any]:
     return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
 
 
+def active_names(layer: Any) -> list[str]:
+    """Return the adapters that one of `tuner_layers` adds now."""
+    if layer.disable_adapters:
+        return []
+    return [name for name in layer.active_adapters if name in getattr(layer, "lora_A", {})]
+
+
+@contextmanager
+def other_forwards(layers: list[Any], forwards: list[Any]) -> Iterator[None]:
+    """Give each layer another `forward` for the block; blocks may be nested."""
+    before = [layer.__dict__.get("forward") for layer in layers]
+    try:
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            layer.__dict__.pop("forward", None)
+            if forward is not None:
+                layer.forward = forward
+
+
 def strip_adapters(model: nn.Module) -> nn.Module:
     """Return `model` without adapters, changed in place; the base's weights stay as they are.
 

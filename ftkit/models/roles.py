@@ -33,6 +33,7 @@ from ftkit.models.heads import (
     score_head,
     value_head,
 )
+from ftkit.models.lean_lora import lean
 from ftkit.models.loading import Loaded
 from ftkit.models.lora import (
     LoraAdapter,
@@ -360,7 +361,7 @@ class Roles:
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
-        with without_gates():
+        with without_gates(), lean(self.model):
             return packed_rows.read(self._decoder, input_ids, mask)[0]
 
     # Files and sizes

@@ -13,7 +13,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from ftkit.models.lora import tuner_layers
+from ftkit.models.lora import active_names, other_forwards, tuner_layers
 
 _FEW_ROWS = 16
 
@@ -36,7 +36,7 @@ def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
         yield
         return
     forwards = [partial(_dense_forward, _unpack(layer.weight), layer.bias) for layer in layers]
-    with _other_forwards(layers, forwards):
+    with other_forwards(layers, forwards):
         yield
 
 
@@ -63,17 +63,11 @@ def folded(model: nn.Module, share: float = 0.25) -> Iterator[None]:
     unpacked_bases = [base for base in map(_base, layers) if _is_unpacked(base)]
     try:
         forwards = [partial(_dense_forward, _sum(layer), _base(layer).bias) for layer in layers]
-        with _other_forwards(layers, forwards):
+        with other_forwards(layers, forwards):
             yield
     finally:
         for base in unpacked_bases:
             _dense(base).copy_(_unpack(base.weight))
-
-
-def _active(layer: Any) -> list[str]:
-    if layer.disable_adapters:
-        return []
-    return [name for name in layer.active_adapters if name in getattr(layer, "lora_A", {})]
 
 
 def _base(layer: Any) -> Any:
@@ -82,13 +76,13 @@ def _base(layer: Any) -> Any:
 
 def _foldable(model: nn.Module) -> list[Any]:
     """Return the layers with an active adapter; none if one of them cannot be exact."""
-    layers = [layer for layer in tuner_layers(model) if _active(layer)]
+    layers = [layer for layer in tuner_layers(model) if active_names(layer)]
     return layers if all(map(_adds_exactly, layers)) else []
 
 
 def _adds_exactly(layer: Any) -> bool:
     """Whether this is plain LoRA on a matrix that is, or is unpacked to, float32."""
-    base, names = _base(layer), _active(layer)
+    base, names = _base(layer), active_names(layer)
     return (
         isinstance(layer, LoraLayer)
         and isinstance(base, nn.Linear)
@@ -106,22 +100,8 @@ def _copied_bytes(layers: list[Any]) -> int:
 @torch.no_grad()
 def _sum(layer: Any) -> Tensor:
     base = _base(layer)
-    delta = sum(layer.get_delta_weight(name) for name in _active(layer))
+    delta = sum(layer.get_delta_weight(name) for name in active_names(layer))
     return _dense(base).add_(delta) if _is_unpacked(base) else base.weight + delta
-
-
-@contextmanager
-def _other_forwards(layers: list[Any], forwards: list[Any]) -> Iterator[None]:
-    before = [layer.__dict__.get("forward") for layer in layers]
-    try:
-        for layer, forward in zip(layers, forwards, strict=True):
-            layer.forward = forward
-        yield
-    finally:
-        for layer, forward in zip(layers, before, strict=True):
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.forward = forward
 
 
 def _fits(model: nn.Module, needed: int, share: float) -> bool:
