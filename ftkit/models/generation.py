@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ftkit.models import packed_rows
 from ftkit.models.heads import position_ids, tempered
+from ftkit.models.reserved_cache import reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def sample(
         generator: Source of randomness on the model's device; None for the global one.
     """
     read, cache = packed_rows.read(decoder, prompt_ids, prompt_mask, keep_cache=True)
+    reserve(cache, max_new_tokens)
     states = read[:, -1]  # (batch, hidden)
     mask, positions = prompt_mask, position_ids(prompt_mask)[:, -1:]
     done = torch.zeros_like(prompt_mask[:, 0])
