@@ -28,6 +28,9 @@ class _Package(ModuleType):
         if name not in self._homes or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> Any:  # dill and cloudpickle know plain modules only
+        return importlib.import_module, (self.__name__,)
+
     def __dir__(self) -> list[str]:
         return sorted(self.__all__)
 

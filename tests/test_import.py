@@ -1,5 +1,6 @@
 """`import ftkit` is light, and its public names are there."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -39,6 +40,10 @@ def test_ppo_leaves_out_what_only_other_stages_need() -> None:
 @pytest.mark.parametrize("order", ["ftkit.stages.dpo, ftkit.stages", "ftkit.stages"])
 def test_a_function_comes_before_the_module_of_its_name(order) -> None:
     loaded_by(f"import {order}\nfrom ftkit.stages import dpo\nassert callable(dpo)")
+
+
+def test_a_room_can_be_pickled_as_functions_that_use_it_are() -> None:
+    assert copy.copy(ftkit.stages) is ftkit.stages
 
 
 @pytest.mark.parametrize("name", ftkit.__all__)

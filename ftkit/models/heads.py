@@ -1,4 +1,4 @@
-"""What reads a token's hidden state: LM head (log-probabilities, entropy), value and score heads.
+"""What reads a token's hidden state: LM head (logits), value and score heads.
 
 The LM head is the base's own. The other two live outside the base, in float32, so that the base
 keeps its weights and its file format.
@@ -81,7 +81,7 @@ class LogitHead:
         """Return the head of a causal language model.
 
         Raises:
-            SettingsError: the model has none, or an adapter sits on it.
+            SettingsError: the model has none, or one with an adapter, or one in 8 bits.
         """
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
@@ -107,7 +107,7 @@ class LogitHead:
         Halves are too coarse for log-probabilities of a ratio near 1.
         """
         weight, bias = self.matrix()
-        return self.adjusted(product(states, weight, bias))
+        return self.adjusted(product(states.to(weight.dtype), weight, bias))
 
     def matrix(self) -> tuple[Tensor, Tensor | None]:
         """Return the plain weight ``(vocab, hidden)`` and the bias ``(vocab,)`` or None."""

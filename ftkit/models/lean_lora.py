@@ -28,7 +28,12 @@ def lean(model: nn.Module) -> Iterator[None]:
     Args:
         model: With PEFT's layers in it.
     """
-    layers = [layer for layer in tuner_layers(model) if isinstance(layer, LoraLayer)]
+    layers = [
+        layer
+        for layer in tuner_layers(model)
+        # One with another forward already has its adapter in the weights.
+        if isinstance(layer, LoraLayer) and "forward" not in layer.__dict__
+    ]
     with other_forwards(layers, [partial(_forward, layer) for layer in layers]):
         yield
 

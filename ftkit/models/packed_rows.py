@@ -96,7 +96,7 @@ class Packed:
         positions, shared = position_ids(mask), _common(ids, mask)
         own = mask & (positions >= shared)
         tokens = shared + int(own.sum())
-        if tokens > (1 - _WORTH) * ids.numel() or (longest and tokens > longest):
+        if not 0 < tokens <= min(longest or tokens, (1 - _WORTH) * ids.numel()):
             return None
         place = own.flatten().cumsum(0).view_as(ids) - 1 + shared
         place = torch.where(own, place, positions * mask)
@@ -241,6 +241,8 @@ def _attends_to_all(decoder: Any) -> bool:
     layers = DynamicCache(config=config).layers
     return (
         config._attn_implementation == "sdpa"
+        # A layer that is run again in the backward pass would attend in another way there.
+        and not (decoder.training and getattr(decoder, "is_activation_checkpointing", False))
         and all(type(layer) is DynamicLayer for layer in layers)
         and not any(getattr(config, name, None) for name in _OWN_WINDOWS)
     )
@@ -259,7 +261,8 @@ def _reads_alike(decoder: Any) -> bool:
         if row is None:
             return False
         plain = decoder(input_ids=ids, use_cache=False).last_hidden_state[1].float()
-        gap = (row.read(decoder)[1].float() - plain).norm(dim=-1) / plain.norm(dim=-1)
+        size = plain.norm(dim=-1).clamp(min=1e-30)  # the state of a zeroed padding token is 0
+        gap = (row.read(decoder)[1].float() - plain).norm(dim=-1) / size
         exact = decoder.get_input_embeddings().weight.dtype.itemsize >= torch.float32.itemsize
         return bool(gap.max() <= (1e-4 if exact else 5e-2))
     except Exception:  # an architecture may refuse such a mask in any way

@@ -47,6 +47,9 @@ def token_statistics(
 
     Returns:
         Log-probabilities ``(n,)`` in nats, and entropies ``(n,)`` or None.
+
+    Raises:
+        ValueError: an id outside the vocabulary.
     """
     slopes = 0
     if torch.is_grad_enabled() and states.requires_grad:
@@ -71,11 +74,13 @@ class _Statistics(torch.autograd.Function):
         ctx: Any, rows: Tensor, ids: Tensor, head: LogitHead, temperature: float, slopes: int
     ) -> tuple[Tensor, Tensor]:
         weight, bias = head.matrix()
-        scan = _Scan(rows, ids, slopes)
-        block = max(1, _LOGITS.get(rows.device.type, _LOGITS_ELSEWHERE) // len(rows))
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weight):
+            raise ValueError(f"ids must be 0 to {len(weight) - 1}, the head's vocabulary")
+        scan, states = _Scan(rows, ids, slopes), rows.to(weight.dtype)
+        block = max(1, _LOGITS.get(rows.device.type, _LOGITS_ELSEWHERE) // max(1, len(rows)))
         for first in range(0, len(weight), block):
             part = weight[first : first + block]
-            raw = nn.functional.linear(rows, part, None if bias is None else bias[first:][:block])
+            raw = nn.functional.linear(states, part, None if bias is None else bias[first:][:block])
             logits = head.adjusted(raw)
             steep = head.steepness(logits)
             scan.read(first, part, tempered(logits, temperature), steep)

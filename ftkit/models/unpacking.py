@@ -133,6 +133,8 @@ def _dense(layer: Any) -> Tensor:
 
 def dense_weight(layer: Any) -> Tensor:
     """Return the plain matrix ``(out, in)`` of a linear layer, unpacked if it is 4-bit."""
+    if _is_unpacked(layer):
+        return _dense(layer)
     weight: Tensor = layer.weight
     return _unpack(weight) if _is_four_bit(layer) else weight
 

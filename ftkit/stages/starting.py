@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 
 from ftkit.errors import SettingsError
 from ftkit.models import Loaded, LoraAdapter, read_adapter
@@ -77,7 +78,7 @@ def carries(model: Any, start: Start | None) -> bool:
 
 def _holder(start: Any) -> Any:
     """Return the model of a trainer, and anything else as it is."""
-    return start if isinstance(start, PeftModel) else getattr(start, "model", start)
+    return start if isinstance(start, nn.Module) else getattr(start, "model", start)
 
 
 def read_start(base: Loaded, start: Start | None) -> LoraAdapter | None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ftkit.models import lean_lora
 from ftkit.models.lean_lora import lean
+from ftkit.models.unpacking import folded
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -85,3 +86,12 @@ def test_layers_are_as_before_behind_the_block() -> None:
     with pytest.raises(KeyError), lean(model):
         raise KeyError
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_an_adapter_in_the_weights_is_not_added_again() -> None:
+    model = adapted().eval()
+    states = torch.ones(1, 6)
+    with torch.no_grad():
+        expected = model(states)
+        with folded(model, share=1.0), lean(model):
+            torch.testing.assert_close(model(states), expected, **CLOSE)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from transformers import (
     BloomConfig,
     BloomModel,
+    GemmaConfig,
+    GemmaModel,
     GPT2Config,
     GPT2Model,
     GPTNeoConfig,
@@ -153,6 +155,7 @@ def test_a_row_without_a_real_token_harms_no_other(roles) -> None:
 @pytest.mark.parametrize(
     ("ids", "mask"),
     [
+        ([[11, 12], [11, 12]], [[0] * 2] * 2),  # only padding
         ([[11, 12, 13, 14, 15, 16]], [[1] * 6]),  # one row: nothing to share
         ([[11, 12, 13], [21, 12, 13]], [[1] * 3] * 2),  # no common beginning
         ([[11, *range(12, 30)], [11, *range(40, 58)]], [[1] * 19] * 2),  # one token of 19
@@ -207,6 +210,23 @@ def test_an_architecture_is_packed_only_if_it_reads_the_same(make, packs) -> Non
         states, _ = packed_rows.read(decoder, ids, mask)
         assert seen == [1 if packs else 2]
         torch.testing.assert_close(states[mask], alone(decoder, ids, mask), **CLOSE)
+
+
+def test_layers_that_are_run_again_are_not_packed(tiny_folder) -> None:
+    decoder = Roles(load(str(tiny_folder), quantization=None, device="cpu"))._decoder
+    assert packed_rows._understands(decoder)
+    decoder.gradient_checkpointing_enable()
+    decoder.train()
+    assert not packed_rows._understands(decoder)
+
+
+@torch.no_grad()
+def test_a_padding_token_without_a_state_does_not_spoil_the_trial() -> None:
+    config = GemmaConfig(
+        vocab_size=500, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, pad_token_id=0,
+    )  # fmt: skip
+    assert packed_rows._understands(GemmaModel(config).eval())
 
 
 def test_sampling_draws_the_same_tokens_as_without(roles, monkeypatch) -> None:

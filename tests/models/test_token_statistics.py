@@ -1,11 +1,14 @@
 """`token_statistics` against all logits at once, in float64 and through autograd."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ftkit.errors import SettingsError
 from ftkit.models import token_statistics as module
 from ftkit.models.generation import _next
 from ftkit.models.heads import LogitHead
@@ -100,3 +103,20 @@ def test_halves_are_read_as_float32() -> None:
     logp = torch.log_softmax(linear(states).float(), -1)
     (logp[torch.arange(4), torch.arange(4)].sum() - (logp.exp() * logp).sum()).backward()
     torch.testing.assert_close(slope, states.grad, rtol=0.02, atol=0.02)
+
+
+def test_a_head_in_8_bits_is_refused() -> None:
+    head = a_head(4, 9)
+    head.weight = nn.Parameter(torch.zeros(9, 4, dtype=torch.int8), requires_grad=False)
+    model = SimpleNamespace(get_output_embeddings=lambda: head)
+    with pytest.raises(SettingsError, match=r"quantized to torch.int8.*llm_int8_skip_modules"):
+        LogitHead.of(model)
+
+
+def test_no_tokens_give_no_numbers_and_an_unknown_token_is_refused() -> None:
+    head, options = LogitHead(a_head(4, 9)), {"temperature": 1.0, "with_entropy": True}
+    none = token_statistics(head, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), **options)
+    assert [number.shape for number in none] == [(0,), (0,)]
+    for wrong in (-100, 9):
+        with pytest.raises(ValueError, match="ids must be 0 to 8"):
+            token_statistics(head, torch.zeros(1, 4), torch.tensor([wrong]), **options)

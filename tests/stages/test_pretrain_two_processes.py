@@ -17,13 +17,13 @@ from ftkit.models import read_adapter
 
 STEPS, GLOBAL_BATCH = 3, 4
 SCRIPT = """
-import json, sys
+import importlib, json, sys
 import datasets, ftkit
 from safetensors.torch import save_file
 from ftkit import models, stages
 
 folder = sys.argv[1]
-module = sys.modules["ftkit.stages.pretrain"]
+module = importlib.import_module("ftkit.stages.pretrain")
 real, tokenized = module.tokenize, []
 module.tokenize = lambda tokenizer, texts: tokenized.extend(texts) or real(tokenizer, texts)
 base = ftkit.load(folder + "/model", quantization=None, device="cpu")
