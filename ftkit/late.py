@@ -6,6 +6,7 @@ They take memory, too: a PPO run has no need of TRL, datasets, pandas and pyarro
 import importlib
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +17,16 @@ class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in self._homes:
             value = getattr(importlib.import_module(self._homes[name]), name)
-        elif name in self.__all__:
-            value = importlib.import_module(f"{self.__name__}.{name}")
         else:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+            value = self._submodule(name)
         self.__dict__[name] = value
         return value
+
+    def _submodule(self, name: str) -> ModuleType:
+        full = f"{self.__name__}.{name}"
+        if name.startswith("_") or find_spec(full) is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return importlib.import_module(full)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # The import system puts every submodule here; a function of the same name comes first.
@@ -39,7 +44,7 @@ def late(package: str, homes: Mapping[str, str]) -> None:
     """Let `package` import names at their first use.
 
     Args:
-        package: Its ``__name__``; what its ``__all__`` has besides `homes` are submodules.
+        package: Its ``__name__``; it has an ``__all__``. Its submodules load late in any case.
         homes: Name → module, in full or within the package.
     """
     module = sys.modules[package]

@@ -42,6 +42,10 @@ def test_a_function_comes_before_the_module_of_its_name(order) -> None:
     loaded_by(f"import {order}\nfrom ftkit.stages import dpo\nassert callable(dpo)")
 
 
+def test_submodules_are_there_without_an_import_of_their_own() -> None:
+    loaded_by("import ftkit; ftkit.stages.ppo.details; ftkit.stages.costs; ftkit.chat.render")
+
+
 def test_a_room_can_be_pickled_as_functions_that_use_it_are() -> None:
     assert copy.copy(ftkit.stages) is ftkit.stages
 
