@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ftkit.models.lora import active_names, other_forwards, tuner_layers
+from ftkit.models.lora import active_names, is_plain, other_forwards, tuner_layers
 
 
 @contextmanager
@@ -40,21 +40,19 @@ def lean(model: nn.Module) -> Iterator[None]:
 
 def _forward(layer: Any, states: Tensor, **options: Any) -> Tensor:
     names = active_names(layer)
-    if options or len(names) != 1 or not _is_plain(layer, names[0], states.dtype):
+    if options or len(names) != 1 or not _adds_alone(layer, names[0], states.dtype):
         return type(layer).forward(layer, states, **options)
     result = layer.base_layer(states)
     a, b = (half[names[0]].weight for half in (layer.lora_A, layer.lora_B))
     return _Added.apply(result, states, a, b, layer.scaling[names[0]])
 
 
-def _is_plain(layer: Any, name: str, dtype: torch.dtype) -> bool:
+def _adds_alone(layer: Any, name: str, dtype: torch.dtype) -> bool:
     a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
     return (
-        type(a) is type(b) is nn.Linear
+        is_plain(layer, [name])
+        and type(a) is type(b) is nn.Linear
         and a.weight.dtype is b.weight.dtype is dtype
-        and isinstance(layer.base_layer, nn.Linear)
-        and not layer.merged
-        and not (layer.lora_bias[name] or name in layer.lora_variant)
         and (isinstance(dropout, nn.Identity) or not dropout.training)
         and not torch.is_autocast_enabled(a.weight.device.type)
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
@@ -122,6 +123,16 @@ def active_names(layer: Any) -> list[str]:
     if layer.disable_adapters:
         return []
     return [name for name in layer.active_adapters if name in getattr(layer, "lora_A", {})]
+
+
+def is_plain(layer: Any, names: list[str]) -> bool:
+    """Whether adapters `names` only add B·A·x to a linear layer: no DoRA, biases or merging."""
+    return (
+        isinstance(layer, LoraLayer)
+        and isinstance(layer.get_base_layer(), nn.Linear)
+        and not layer.merged
+        and not any(name in layer.lora_variant or layer.lora_bias[name] for name in names)
+    )
 
 
 @contextmanager

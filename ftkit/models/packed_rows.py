@@ -265,7 +265,7 @@ def _reads_alike(decoder: Any) -> bool:
         gap = (row.read(decoder)[1].float() - plain).norm(dim=-1) / size
         exact = decoder.get_input_embeddings().weight.dtype.itemsize >= torch.float32.itemsize
         return bool(gap.max() <= (1e-4 if exact else 5e-2))
-    except Exception:  # an architecture may refuse such a mask in any way
+    except Exception:  # an architecture may refuse such an attention in any way
         return False
     finally:
         decoder.train(was_training)

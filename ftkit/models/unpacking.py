@@ -10,10 +10,9 @@ from typing import Any
 
 import psutil
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from ftkit.models.lora import active_names, other_forwards, tuner_layers
+from ftkit.models.lora import active_names, is_plain, other_forwards, tuner_layers
 
 _FEW_ROWS = 16
 
@@ -82,14 +81,8 @@ def _foldable(model: nn.Module) -> list[Any]:
 
 def _adds_exactly(layer: Any) -> bool:
     """Whether this is plain LoRA on a matrix that is, or is unpacked to, float32."""
-    base, names = _base(layer), active_names(layer)
-    return (
-        isinstance(layer, LoraLayer)
-        and isinstance(base, nn.Linear)
-        and not layer.merged
-        and not any(name in layer.lora_variant or layer.lora_bias[name] for name in names)
-        and _matrix(base).dtype is torch.float32
-    )
+    plain = is_plain(layer, active_names(layer))
+    return plain and _matrix(_base(layer)).dtype is torch.float32
 
 
 def _copied_bytes(layers: list[Any]) -> int:
