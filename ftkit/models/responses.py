@@ -56,6 +56,23 @@ def response_columns(mask: Tensor, start: int | Tensor) -> tuple[Tensor, Tensor]
     return columns, real
 
 
+def predicting(mask: Tensor, columns: Tensor, real: Tensor) -> Tensor:
+    """Return `mask` without the last token of each response, since it predicts none of them.
+
+    Args:
+        mask: Bool ``(batch, time)``, true at real tokens.
+        columns: Of the response tokens, as `response_columns` returns them.
+        real: Likewise.
+
+    Returns:
+        Bool ``(batch, up to time)``; columns behind all tokens are cut off.
+    """
+    needed = mask.clone()
+    rows = real.any(1)
+    needed[rows, (columns * real).amax(1)[rows]] = False
+    return needed[:, : int(needed.any(0).nonzero().max()) + 1]
+
+
 def spread(values: Tensor | None, real: Tensor) -> Tensor | None:
     """Lay ``(tokens,)`` values out as ``(batch, response)`` in reading order, 0 at padding."""
     if values is None:

@@ -46,7 +46,7 @@ from ftkit.models.lora import (
     switched,
 )
 from ftkit.models.remade import without_gates
-from ftkit.models.responses import real_tokens, response_columns, spread
+from ftkit.models.responses import predicting, real_tokens, response_columns, spread
 from ftkit.models.roles_io import SavedRoles
 from ftkit.models.shared_base import (
     BaseFacts,
@@ -284,7 +284,9 @@ class Roles:
         mask = real_tokens(input_ids, attention_mask)
         columns, real = response_columns(mask, response_start)
         rows, places = torch.where(real)[0], columns[real]  # (tokens,)
-        states = self._hidden(input_ids, mask)[rows, places - 1]  # (tokens, hidden)
+        needed = predicting(mask, columns, real)
+        hidden = self._hidden(input_ids[:, : needed.shape[1]], needed)
+        states = hidden[rows, places - 1]  # (tokens, hidden)
         logprobs, entropy = token_statistics(
             self._logits,
             states,

@@ -22,6 +22,9 @@ _LOGITS = {"cpu": 2**19}
 _LOGITS_ELSEWHERE = 2**23
 """Held at a time: 2 MB stay in a CPU's cache; a GPU wants fewer and larger products."""
 
+_EVEN = 256
+"""Blocks of the vocabulary are multiples of this: MKL takes a quarter longer for odd ones."""
+
 
 def token_statistics(
     head: LogitHead,
@@ -77,7 +80,8 @@ class _Statistics(torch.autograd.Function):
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weight):
             raise ValueError(f"ids must be 0 to {len(weight) - 1}, the head's vocabulary")
         scan, states = _Scan(rows, ids, slopes), rows.to(weight.dtype)
-        block = max(1, _LOGITS.get(rows.device.type, _LOGITS_ELSEWHERE) // max(1, len(rows)))
+        block = _LOGITS.get(rows.device.type, _LOGITS_ELSEWHERE) // max(1, len(rows))
+        block = block // _EVEN * _EVEN or max(1, block)
         for first in range(0, len(weight), block):
             part = weight[first : first + block]
             raw = nn.functional.linear(states, part, None if bias is None else bias[first:][:block])

@@ -75,7 +75,8 @@ def test_states_and_gradients_are_those_of_each_row_alone(roles, shared, shape) 
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_every_token_is_read_once_and_padding_never(roles) -> None:
+def test_every_token_that_predicts_is_read_once_and_no_other(roles) -> None:
+    """Padding predicts nothing, nor does the last token of a row."""
     assert packed_rows._understands(roles._decoder)  # tried before anything is counted
     seen = []
     layer = roles._decoder.layers[0]
@@ -85,7 +86,7 @@ def test_every_token_is_read_once_and_padding_never(roles) -> None:
             roles.logprobs_and_values(*batch(8, [4, 2, 4], [0, 2, 0]), 9)
     finally:
         handle.remove()
-    assert seen == [(1, 8 + 4 + 2 + 4)]
+    assert seen == [(1, 8 + 3 + 1 + 3)]
 
 
 @torch.no_grad()
@@ -134,7 +135,7 @@ def test_no_row_attends_to_another(roles, monkeypatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     with torch.no_grad():
         packed_rows.read(roles._decoder, *batch(8, [4, 2, 4], [0, 2, 0]))
-    assert asked == [(3, 12, 12, None)] * len(roles._decoder.layers)
+    assert asked == [(3, 16, 16, None)] * len(roles._decoder.layers)
 
 
 def test_more_tokens_than_the_model_has_positions_are_not_packed() -> None:
