@@ -66,7 +66,7 @@ class Settings:
     dpo_steps: int = 16
     dpo_batch: int = 8
     dpo_prompts: int = 20
-    ppo_rounds: int = 10
+    ppo_rounds: int = 9
     ppo_batch: int = 16
     ppo_tokens: int = 16
     grpo_steps: int = 24
