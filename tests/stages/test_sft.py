@@ -87,6 +87,25 @@ def test_a_second_trainer_starts_from_a_clean_base(tiny_base, rows) -> None:
         torch.testing.assert_close(again.model.eval()(ids).logits, before)
 
 
+def test_rows_of_similar_length_share_a_batch_when_asked(tiny_base) -> None:
+    rows = data.chatterbot()
+
+    def sizes(together: bool) -> tuple[int, int]:
+        """Real tokens of an epoch, and all that its batches hold."""
+        recipe = stages.SFTRecipe(
+            steps=1, batch_size=8, max_length=128, eval_every=0, group_by_length=together
+        )
+        masks = [
+            batch["attention_mask"]
+            for batch in stages.sft(tiny_base, rows, recipe=recipe).get_train_dataloader()
+        ]
+        return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+
+    (grouped, held), (drawn, held_blindly) = sizes(True), sizes(False)
+    assert grouped == drawn  # every row once
+    assert held < 1.25 * grouped < held_blindly
+
+
 def test_base_weights_never_change(tiny_base, rows) -> None:
     def checksum() -> str:
         digest = hashlib.sha256()
