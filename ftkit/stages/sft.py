@@ -42,7 +42,8 @@ class SFTRecipe:
         lora_alpha: Scale of the adapter; the update is multiplied by ``lora_alpha / lora_r``.
         max_length: Longest row in tokens; the end of longer rows is cut.
         group_by_length: Whether rows of similar length share a batch, so that fewer tokens are
-            padding. Rows are shuffled first, then sorted in groups of up to 50 batches.
+            padding. Rows are shuffled first, then sorted in groups of up to 50 batches; held-out
+            rows are batched so, too.
         neftune_alpha: NEFTune noise scale, None for no noise (Jain et al. 2023).
         eval_every: Steps between scores of the held-out rows; 0 scores none.
         log_every: Steps between logged metrics.
