@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ftkit.models.heads import last_real
+
 
 def real_tokens(ids: Tensor, mask: Tensor) -> Tensor:
     """Return `mask` as bool ``(batch, time)``, after checking that it fits `ids`.
@@ -56,20 +58,19 @@ def response_columns(mask: Tensor, start: int | Tensor) -> tuple[Tensor, Tensor]
     return columns, real
 
 
-def predicting(mask: Tensor, columns: Tensor, real: Tensor) -> Tensor:
+def predicting(mask: Tensor, real: Tensor) -> Tensor:
     """Return `mask` without the last token of each response, since it predicts none of them.
 
     Args:
         mask: Bool ``(batch, time)``, true at real tokens.
-        columns: Of the response tokens, as `response_columns` returns them.
-        real: Likewise.
+        real: Bool ``(batch, response)``, as `response_columns` returns it.
 
     Returns:
         Bool ``(batch, up to time)``; columns behind all tokens are cut off.
     """
     needed = mask.clone()
     rows = real.any(1)
-    needed[rows, (columns * real).amax(1)[rows]] = False
+    needed[rows, last_real(mask[rows])] = False
     return needed[:, : int(needed.any(0).nonzero().max()) + 1]
 
 

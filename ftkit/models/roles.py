@@ -284,7 +284,7 @@ class Roles:
         mask = real_tokens(input_ids, attention_mask)
         columns, real = response_columns(mask, response_start)
         rows, places = torch.where(real)[0], columns[real]  # (tokens,)
-        needed = predicting(mask, columns, real)
+        needed = predicting(mask, real)
         hidden = self._hidden(input_ids[:, : needed.shape[1]], needed)
         states = hidden[rows, places - 1]  # (tokens, hidden)
         logprobs, entropy = token_statistics(

@@ -9,8 +9,8 @@ from ftkit.models.responses import predicting, response_columns
 
 def needed(rows: list[list[int]], start: int | list[int]) -> list[list[int]]:
     mask = torch.tensor(rows).bool()
-    at = torch.tensor(start)
-    return predicting(mask, *response_columns(mask, at)).int().tolist()
+    _, real = response_columns(mask, torch.tensor(start))
+    return predicting(mask, real).int().tolist()
 
 
 def test_the_last_token_of_each_response_is_left_out() -> None:
@@ -32,7 +32,7 @@ def test_every_response_token_finds_the_state_that_predicts_it(lengths) -> None:
     mask = torch.arange(longest) < torch.tensor([sum(pair) for pair in lengths])[:, None]
     prompts = torch.tensor([min(prompt, longest - 1) for prompt, _ in lengths])
     columns, real = response_columns(mask, prompts)
-    kept = predicting(mask, columns, real)
+    kept = predicting(mask, real)
     rows, places = torch.where(real)[0], columns[real]
     assert kept[rows, places - 1].all()
     assert int(kept.sum()) == int(mask.sum()) - int(real.any(1).sum())
