@@ -59,9 +59,9 @@ def read(
         have the columns of `ids`.
     """
     cache = DynamicCache(config=decoder.config) if keep_cache else None
-    row = Packed.of(ids, mask, getattr(decoder.config, "max_position_embeddings", None))
-    if row is not None and _understands(decoder):
-        return row.read(decoder, cache), cache
+    states = packed(decoder, ids, mask, cache)
+    if states is not None:
+        return states, cache
     outputs = decoder(
         input_ids=ids,
         attention_mask=mask.long(),
@@ -70,6 +70,15 @@ def read(
         use_cache=keep_cache,
     )
     return outputs.last_hidden_state, cache
+
+
+def packed(
+    decoder: Any, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
+) -> Tensor | None:
+    """Return the states that `read` gives, and fill `cache`; None where packing does not pay, or
+    the decoder does not read a packed row as it reads a batch."""
+    row = Packed.of(ids, mask, getattr(decoder.config, "max_position_embeddings", None))
+    return row.read(decoder, cache) if row is not None and _understands(decoder) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from ftkit.stages.adapters import (
     shared_arguments,
     warn_of_trained_adapter,
 )
+from ftkit.stages.passes import shorten
 from ftkit.stages.starting import new_adapter
 
 
@@ -141,6 +142,7 @@ def sft(
         callbacks=list(callbacks),
     )
     match_compute_dtype(trainer.model, base)
+    shorten(trainer)
     attach_displays(trainer, callbacks)
     return trainer
 

@@ -21,6 +21,7 @@ from ftkit.stages.adapters import (
     match_compute_dtype,
     warn_of_trained_adapter,
 )
+from ftkit.stages.passes import shorten
 
 if TYPE_CHECKING:
     from transformers import Trainer  # which imports datasets
@@ -63,8 +64,10 @@ def policy_arguments(base: Loaded, start: LoraAdapter | None, r: int, alpha: int
 
 
 def settle(trainer: Any, base: Loaded, start: LoraAdapter | None, callbacks: Sequence[Any]) -> None:
-    """Bring a trainer that was just built to the compute dtype and to its exact start."""
+    """Bring a trainer that was just built to the compute dtype and to its exact start, with passes
+    and display of ftkit."""
     match_compute_dtype(trainer.model, base)
+    shorten(trainer)
     if start is not None:
         restore(trainer.model, start)
     attach_displays(trainer, callbacks)

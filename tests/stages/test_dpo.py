@@ -24,7 +24,7 @@ QUICK = stages.DPORecipe(
 
 
 def texts(rows: int = 4) -> Dataset:
-    """Short plain text, for tests that train: TRL scores every position of a row on a CPU."""
+    """Short plain text, for tests that train."""
     return Dataset.from_list(
         [
             {"prompt": f"Day {i}:", "chosen": f" {GOOD[i % 4]}", "rejected": f" {BAD[i % 4]} {i}"}
