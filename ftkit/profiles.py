@@ -56,7 +56,7 @@ class Settings:
     pretrain_batch: int = 8
     pretrain_block: int = 128
     sft_steps: int = 40
-    short_steps: int = 12
+    short_steps: int = 8
     noise_alphas: tuple[int, ...] = (0, 5, 10, 15)
     noise_steps: int = 5
     noise_seeds: int = 3

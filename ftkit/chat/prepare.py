@@ -6,8 +6,9 @@ is what the trainer gets.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 from datasets import Dataset, Value
 
@@ -110,8 +111,30 @@ def prepare(
             raise DataError(f"row {index}: {error}") from error
         return {"input_ids": chat.input_ids, "labels": chat.labels}
 
-    # datasets cannot hash a tokenizer reliably, and a stale cache would train on old labels.
-    return dataset.map(tokenize, with_indices=True, load_from_cache_file=False, desc=f"mask={mask}")
+    return each_row(dataset, tokenize, f"mask={mask}")
+
+
+def each_row(
+    dataset: Dataset, function: Callable[[dict[str, Any], int], dict[str, Any]], desc: str
+) -> Dataset:
+    """Return `dataset` with the columns that `function` makes of a row and its number.
+
+    Never from a cache: datasets cannot hash a tokenizer reliably, and stale tokens would be trained
+    on. So the result gets a name of its own: to find one, datasets would pickle all that `function`
+    refers to, with a whole model among it.
+
+    Args:
+        dataset: Rows.
+        function: ``(row, number) -> columns``.
+        desc: What the progress bar says.
+    """
+    return dataset.map(
+        function,
+        with_indices=True,
+        load_from_cache_file=False,
+        new_fingerprint=uuid4().hex,
+        desc=desc,
+    )
 
 
 def truncation(dataset: Dataset, max_length: int | None) -> list[Finding]:

@@ -15,7 +15,7 @@ from trl import extract_prompt
 
 from ftkit.chat import annotate
 from ftkit.chat.annotated import IGNORE_INDEX
-from ftkit.chat.prepare import tools
+from ftkit.chat.prepare import each_row, tools
 from ftkit.data.preferences import require_preferences
 from ftkit.errors import ChatError, DataError
 
@@ -40,9 +40,7 @@ def tokenized(tokenizer: Any, dataset: Dataset, max_length: int | None = None) -
     def tokenize(row: dict[str, Any], index: int) -> dict[str, list[int]]:
         return _ids(tokenizer, row, index)
 
-    # datasets cannot hash a tokenizer reliably, and a stale cache would train on old tokens.
-    rows = dataset.map(tokenize, with_indices=True, load_from_cache_file=False, desc="pairs")
-    return _usable(rows, max_length)
+    return _usable(each_row(dataset, tokenize, "pairs"), max_length)
 
 
 def _require_one_answer(dataset: Dataset) -> None:

@@ -21,10 +21,11 @@ from trl import RewardConfig, RewardTrainer
 
 from ftkit.chat import annotate
 from ftkit.chat.annotated import IGNORE_INDEX
-from ftkit.chat.prepare import tools
+from ftkit.chat.prepare import each_row, tools
 from ftkit.data.preferences import require_preferences
 from ftkit.errors import ChatError, DataError
 from ftkit.models import Loaded, LoraAdapter, score_model
+from ftkit.models.unpacking import folded, unpacked
 from ftkit.records import ScoredPair
 from ftkit.stages import limits
 from ftkit.stages.adapters import (
@@ -168,8 +169,7 @@ def reward_rows(
             raise DataError(f"row {index}: chosen and rejected are the same; remove the row")
         return ids | ({"margin": margin} if margin else {})
 
-    # datasets cannot hash a tokenizer reliably, and a stale cache would train on old tokens.
-    rows = dataset.map(tokenize, with_indices=True, load_from_cache_file=False, desc="pairs")
+    rows = each_row(dataset, tokenize, "pairs")
     return rows if max_length is None else _short(rows, max_length)
 
 
@@ -181,15 +181,16 @@ def pair_scores(trainer: RewardTrainer, dataset: Dataset) -> list[ScoredPair]:
         dataset: From `reward_rows`, or the trainer's own ``eval_dataset``.
     """
     size = trainer.args.per_device_eval_batch_size
-    scores = {
-        side: torch.cat(
-            [
-                _scores(trainer, dataset[start : start + size][f"{side}_ids"])
-                for start in range(0, len(dataset), size)
-            ]
-        ).tolist()
-        for side in _SIDES
-    }
+    with unpacked(trainer.model), folded(trainer.model):
+        scores = {
+            side: torch.cat(
+                [
+                    _scores(trainer, dataset[start : start + size][f"{side}_ids"])
+                    for start in range(0, len(dataset), size)
+                ]
+            ).tolist()
+            for side in _SIDES
+        }
     return [
         ScoredPair(
             prompt=_text(row.get("prompt")),

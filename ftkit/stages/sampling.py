@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ftkit.chat.render import Messages, Renderer
+from ftkit.models.unpacking import folded, unpacked
 
 
 def answer(
@@ -41,7 +42,7 @@ def answer(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with unpacked(model), folded(model), torch.inference_mode():
             out = model.generate(
                 **batch,
                 do_sample=False,

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from ftkit.chat import annotate, prepare, templates, truncation
-from ftkit.chat.prepare import is_conversational
+from ftkit.chat.prepare import each_row, is_conversational
 from ftkit.errors import DataError
 
 ASKED = {"role": "user", "content": "Is it sunny?"}
@@ -96,3 +96,24 @@ def test_truncation_promises_dropped_rows_only_where_rows_are_cut() -> None:
     cut = truncation(rows, 1)
     assert [f.code for f in cut] == ["nothing-trained", "answer-gone"]
     assert all("unless it packs, the trainer drops them" in f.message for f in cut)
+
+
+def test_what_makes_the_columns_is_not_pickled_and_nothing_comes_from_a_cache() -> None:
+    pickled = []
+
+    class Model:
+        size = 1
+
+        def __reduce__(self):
+            pickled.append(self)
+            return Model, ()
+
+    model, rows = Model(), Dataset.from_list([{"a": 1}, {"a": 2}])
+
+    def columns(row, index):
+        return {"b": row["a"] * 10 + index + model.size}
+
+    assert each_row(rows, columns, "test")["b"] == [11, 22]
+    model.size = 2
+    assert each_row(rows, columns, "test")["b"] == [12, 23]
+    assert not pickled, "a whole model would be read to name the result"
