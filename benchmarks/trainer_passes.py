@@ -1,6 +1,6 @@
 """A step of SFT, reward and DPO trainers with ftkit's passes against the same step as TRL makes it.
 
-    python benchmarks/trainer_passes.py            # about 4 minutes on 2 cores
+    python benchmarks/trainer_passes.py            # about 5 minutes on 2 cores
     python benchmarks/trainer_passes.py --batches 8
 
 One trainer, one batch, twice: inside `ftkit.stages.passes` and without. Both give the same loss and
@@ -28,8 +28,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=5)
     batches = parser.parse_args().batches
 
+    import datasets
+
     import ftkit
 
+    datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
     base = ftkit.load()
     print(f"{base.card.name}, {os.cpu_count()} cores, {batches} batches a stage")
