@@ -7,10 +7,12 @@ is what the trainer gets.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from datasets import Dataset, Value
+from datasets.fingerprint import get_temporary_cache_files_directory
 
 from ftkit.chat.annotate import annotate
 from ftkit.chat.annotated import IGNORE_INDEX, MaskName
@@ -121,18 +123,22 @@ def each_row(
 
     Never from a cache: datasets cannot hash a tokenizer reliably, and stale tokens would be trained
     on. So the result gets a name of its own: to find one, datasets would pickle all that `function`
-    refers to, with a whole model among it.
+    refers to, with a whole model among it. Where `dataset` lies in files, so does the result, but
+    in datasets' temporary folder, which goes when Python ends.
 
     Args:
         dataset: Rows.
         function: ``(row, number) -> columns``.
         desc: What the progress bar says.
     """
+    name = uuid4().hex
+    folder = get_temporary_cache_files_directory() if dataset.cache_files else None
     return dataset.map(
         function,
         with_indices=True,
         load_from_cache_file=False,
-        new_fingerprint=uuid4().hex,
+        cache_file_name=folder and str(Path(folder, f"cache-{name}.arrow")),
+        new_fingerprint=name,
         desc=desc,
     )
 

@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ftkit.models.hooks import is_hooked
 from ftkit.models.lora import active_names, is_plain, other_forwards, tuner_layers
 
 
@@ -23,7 +24,7 @@ def lean(model: nn.Module) -> Iterator[None]:
     """Run plain LoRA layers so during the block; the numbers are PEFT's up to rounding.
 
     What is not plain, or not at the time of a pass, goes PEFT's way: dropout, DoRA, biases, merged,
-    mixed or several adapters, other dtypes than the base's, autocast.
+    mixed or several adapters, other dtypes than the base's, autocast, hooks on A or B.
 
     Args:
         model: With PEFT's layers in it.
@@ -55,6 +56,7 @@ def _adds_alone(layer: Any, name: str, dtype: torch.dtype) -> bool:
         and a.weight.dtype is b.weight.dtype is dtype
         and (isinstance(dropout, nn.Identity) or not dropout.training)
         and not torch.is_autocast_enabled(a.weight.device.type)
+        and not any(map(is_hooked, (a, b, dropout)))
     )
 
 

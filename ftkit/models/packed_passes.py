@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ftkit.models import packed_rows
+from ftkit.models.hooks import is_hooked
 from ftkit.models.lora import other_forwards
 
 _BATCH = {"input_ids", "attention_mask", "return_dict"}
@@ -20,7 +21,7 @@ def packing(decoder: Any) -> Iterator[None]:
     States at real tokens are the same to rounding, forward and backward; those at padding have no
     meaning. A pass is as it was if it asks for more than the last states, is padded on the left
     (its positions would differ), draws random numbers a place (dropout), or is watched or changed
-    by hooks inside the decoder, such as NEFTune's.
+    by hooks on the decoder or inside it, such as NEFTune's.
 
     Args:
         decoder: The model without its LM head.
@@ -63,16 +64,16 @@ def _unwatched(decoder: Any) -> bool:
         getattr(config, "output_router_logits", False)
         or config.output_hidden_states
         or config.output_attentions
-        or (decoder.training and getattr(config, "attention_dropout", 0))
-        or any(
-            _draws(part) or _is_hooked(part) for part in decoder.modules() if part is not decoder
-        )
+        or (decoder.training and _draws(config))
+        or any(_is_dropout(part) or is_hooked(part) for part in decoder.modules())
     )
 
 
-def _draws(part: nn.Module) -> bool:
+def _draws(config: Any) -> bool:
+    """Whether layers may draw random numbers by a function, as OPT's do, which no module shows."""
+    named = (value for name, value in vars(config).items() if "drop" in name or "jitter" in name)
+    return any(isinstance(value, int | float) and value > 0 for value in named)
+
+
+def _is_dropout(part: nn.Module) -> bool:
     return part.training and isinstance(part, nn.Dropout) and part.p > 0
-
-
-def _is_hooked(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks)

@@ -92,7 +92,8 @@ def dpo(
 
     Policy and reference are equal at the start, to the last bit: every margin is 0 and the loss
     log 2. (On a quantized base TRL rounds the policy's adapter to bfloat16 and leaves the
-    reference's copy as it is.)
+    reference's copy as it is.) Precomputed log-probabilities of the reference are equal to
+    rounding only.
 
     There is one base in memory: a later stage on it takes this adapter out, so read or save it
     before. An adapter that the base carries now is removed, with a warning if it was trained and

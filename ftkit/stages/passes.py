@@ -39,7 +39,7 @@ def _short(own: Any, trainer: Any) -> Iterator[None]:
         if model.is_activation_checkpointing or trainer.args.torch_compile:
             yield
             return
-        with lean(model), packing(model.base_model), _labelled_only(model):
+        with lean(model), other_forwards([model], [partial(_forward, model, model.forward)]):
             yield
 
 
@@ -48,21 +48,28 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _labelled_only(model: Any) -> AbstractContextManager[None]:
-    """Send only positions with a label through the LM head, when TRL asks for losses on a CPU."""
-    plain = model.forward
+def _forward(
+    model: Any, plain: Any, *args: Any, labels: Tensor | None = None, **inputs: Any
+) -> Any:
+    """`plain`, shorter where numbers at padding reach nobody: where TRL asks for losses of tokens,
+    or a row gets one score. All logits (for label smoothing, or `predict`) are the model's own."""
+    losses = inputs.get("fused_lm_head")
+    if not losses and model.get_output_embeddings() is not None:
+        return plain(*args, labels=labels, **inputs)
+    with packing(model.base_model):
+        shifted = inputs.get("shift_labels") is not None
+        if losses and not shifted and labels is not None and labels.device.type == "cpu":
+            return _labelled_only(model, plain, *args, labels=labels, **inputs)
+        return plain(*args, labels=labels, **inputs)
 
-    def forward(*args: Any, labels: Tensor | None = None, **inputs: Any) -> Any:
-        asked = inputs.get("fused_lm_head") and inputs.get("shift_labels") is None
-        if labels is None or not asked or labels.device.type != "cpu":
-            return plain(*args, labels=labels, **inputs)
-        labels = labels[:, 1:]
-        wanted = labels != -100
-        with _keeping(model.base_model, wanted):
-            outputs = plain(*args, shift_labels=labels[wanted][None], **inputs)
-        return _spread(outputs, wanted)
 
-    return other_forwards([model], [forward])
+def _labelled_only(model: Any, plain: Any, *args: Any, labels: Tensor, **inputs: Any) -> Any:
+    """Send only positions with a label through the LM head."""
+    labels = labels[:, 1:]
+    wanted = labels != -100
+    with _keeping(model.base_model, wanted):
+        outputs = plain(*args, shift_labels=labels[wanted][None], **inputs)
+    return _spread(outputs, wanted)
 
 
 def _keeping(decoder: Any, wanted: Tensor) -> AbstractContextManager[None]:

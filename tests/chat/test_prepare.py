@@ -117,3 +117,13 @@ def test_what_makes_the_columns_is_not_pickled_and_nothing_comes_from_a_cache() 
     model.size = 2
     assert each_row(rows, columns, "test")["b"] == [12, 23]
     assert not pickled, "a whole model would be read to name the result"
+
+
+def test_rows_of_a_dataset_on_disk_leave_no_file_beside_it(tmp_path) -> None:
+    Dataset.from_list([{"a": 1}, {"a": 2}]).save_to_disk(str(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    for _ in range(2):
+        made = each_row(Dataset.load_from_disk(str(tmp_path)), lambda row, _: {"b": row["a"]}, "t")
+        assert made["b"] == [1, 2]
+        assert made.cache_files, "large datasets stay out of memory"
+    assert sorted(tmp_path.rglob("*")) == before

@@ -64,6 +64,14 @@ def test_what_is_not_plain_goes_the_way_of_peft(options) -> None:
     assert same_with_and_without(adapted(**options)) == 0
 
 
+@pytest.mark.parametrize("half", ["lora_A", "lora_B"])
+def test_hooks_on_a_half_are_called(half) -> None:
+    model = adapted()
+    part = getattr(model.base_model.model[0], half)["default"]
+    part.register_forward_hook(lambda _, __, out: out * 2)
+    assert same_with_and_without(model) == 1
+
+
 def test_dropout_that_is_off_is_plain() -> None:
     assert same_with_and_without(adapted(lora_dropout=0.5).eval()) == 2
 

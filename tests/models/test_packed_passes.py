@@ -90,12 +90,42 @@ def test_padding_on_the_left_is_left_alone(decoder, tokens_read) -> None:
     assert passes(decoder, inputs, tokens_read, use_cache=False)[2] == PLAIN
 
 
+@pytest.mark.parametrize("watched", ["the decoder", "a layer"])
 @torch.no_grad()
-def test_hooks_see_the_batch(decoder, tokens_read) -> None:
+def test_hooks_see_the_batch_and_once(decoder, tokens_read, watched) -> None:
     seen = []
-    decoder.layers[1].register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape)))
+    module = decoder if watched == "the decoder" else decoder.layers[1]
+    module.register_forward_hook(lambda *_: seen.append(watched))
     assert passes(decoder, rows_on_the_right(), tokens_read, use_cache=False)[2] == PLAIN
-    assert seen == [PLAIN, PLAIN]
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda decoder, hook: decoder.layers[1].register_full_backward_hook(hook),
+        lambda decoder, hook: decoder.layers[1].register_full_backward_pre_hook(hook),
+        lambda decoder, hook: decoder.layers[1].register_forward_pre_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_forward_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_full_backward_hook(hook),
+    ],
+)
+def test_hooks_of_every_kind_are_respected(decoder, tokens_read, register) -> None:
+    handle = register(decoder, lambda *_: None)
+    try:
+        assert passes(decoder, rows_on_the_right(), tokens_read, use_cache=False)[2] == PLAIN
+    finally:
+        handle.remove()
+    assert passes(decoder, rows_on_the_right(), tokens_read, use_cache=False)[2] == PACKED
+
+
+@torch.no_grad()
+def test_who_once_asked_for_hidden_states_does_not_slow_the_passes_after(
+    decoder, tokens_read
+) -> None:
+    decoder(**rows_on_the_right(), output_hidden_states=True)
+    assert any(layer._forward_hooks for layer in decoder.modules())  # transformers leaves them
+    assert passes(decoder, rows_on_the_right(), tokens_read, use_cache=False)[2] == PACKED
 
 
 @torch.no_grad()
@@ -103,8 +133,17 @@ def test_dropout_is_drawn_for_every_place(decoder, tokens_read) -> None:
     decoder.layers[0].mlp.act_fn = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
     assert passes(decoder.train(), rows_on_the_right(), tokens_read, use_cache=False)[2] == PLAIN
     assert passes(decoder.eval(), rows_on_the_right(), tokens_read, use_cache=False)[2] == PACKED
-    decoder.config.attention_dropout = 0.1
+
+
+@pytest.mark.parametrize("name", ["attention_dropout", "dropout", "resid_pdrop", "router_jitter"])
+@torch.no_grad()
+def test_dropout_that_only_the_config_shows_is_drawn_for_every_place(
+    decoder, tokens_read, name
+) -> None:
+    """OPT's layers call a function, so no module says that they draw."""
+    setattr(decoder.config, name, 0.1)
     assert passes(decoder.train(), rows_on_the_right(), tokens_read, use_cache=False)[2] == PLAIN
+    assert passes(decoder.eval(), rows_on_the_right(), tokens_read, use_cache=False)[2] == PACKED
 
 
 def test_nothing_is_left_after_an_interrupt(decoder) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from preference_pairs import pairs
+from trl import SFTConfig
 
 from ftkit import data, stages
 from ftkit.models.lora import adapter_parameters
@@ -104,6 +105,34 @@ def test_the_extra_loss_of_dpo_is_trls(tiny_base) -> None:
     trainer = dpo(tiny_base, sft_weight=0.5)
     stir(trainer)
     same_as_trl(trainer)
+
+
+def test_label_smoothing_reads_all_logits_in_trls_own_pass(
+    tiny_base, tokens_read, tmp_path
+) -> None:
+    args = SFTConfig(
+        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", max_length=96,
+        gradient_checkpointing=False, label_smoothing_factor=0.1,
+    )  # fmt: skip
+    trainer = stages.sft(tiny_base, data.chatterbot("tech_support"), args=args)
+    stir(trainer)
+    same_as_trl(trainer)
+    # TRL reads a batch twice, for the loss and for its metrics; ours is short for the metrics only.
+    assert tokens_read.count(tokens_read[0]) == 2 + 1
+    assert tokens_read[-1][0] == 1
+
+
+def test_predicted_logits_are_the_models_own_at_padding_too(tiny_base) -> None:
+    trainer = sft(tiny_base)
+    stir(trainer)
+    batch = {name: first_batch(trainer)[name] for name in ("input_ids", "attention_mask")}
+    assert not batch["attention_mask"].all()
+    trainer.model.eval()
+    with torch.no_grad():
+        expected = trainer.model(**batch).logits
+        with trainer.compute_loss_context_manager():
+            inside = trainer.model(**batch).logits
+    torch.testing.assert_close(inside, expected)
 
 
 def test_only_what_has_a_label_passes_the_lm_head(tiny_base, scored) -> None:
