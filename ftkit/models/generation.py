@@ -50,6 +50,7 @@ def sample(
     stop_ids: Tensor,
     pad_id: int,
     generator: torch.Generator | None = None,
+    count_padding: bool = False,
 ) -> Completions:
     """Sample a completion of at most `max_new_tokens` tokens for each left-padded prompt.
 
@@ -61,14 +62,17 @@ def sample(
         prompt_mask: Bool ``(batch, time)``.
         max_new_tokens: Longest completion.
         temperature: τ > 0.
-        stop_ids: ``(stops,)`` tokens that end a completion.
+        stop_ids: ``(stops,)`` tokens that end a completion; none for a fixed length.
         pad_id: What fills a completion up; may be a stop token too.
         generator: Source of randomness on the model's device; None for the global one.
+        count_padding: As in `position_ids`.
     """
-    read, cache = packed_rows.read(decoder, prompt_ids, prompt_mask, keep_cache=True)
+    read, cache = packed_rows.read(
+        decoder, prompt_ids, prompt_mask, keep_cache=True, count_padding=count_padding
+    )
     reserve(cache, max_new_tokens)
     states = read[:, -1]  # (batch, hidden)
-    mask, positions = prompt_mask, position_ids(prompt_mask)[:, -1:]
+    mask, positions = prompt_mask, position_ids(prompt_mask, count_padding)[:, -1:]
     done = torch.zeros_like(prompt_mask[:, 0])
     columns: list[tuple[Tensor, ...]] = []
     while True:

@@ -39,12 +39,17 @@ def score_head(hidden: int, device: torch.device, seed: int) -> nn.Linear:
     return head.to(device)
 
 
-def position_ids(mask: Tensor) -> Tensor:
+def position_ids(mask: Tensor, count_padding: bool = False) -> Tensor:
     """Return ``(batch, time)`` positions that count real tokens only, whatever the padding side.
 
     General detail 3: without them a left-padded row is read at shifted positions.
+
+    Args:
+        mask: Bool ``(batch, time)``, true at real tokens.
+        count_padding: Make that mistake.
     """
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
+    counted = torch.ones_like(mask) if count_padding else mask
+    return (counted.long().cumsum(1) - 1).clamp(min=0)
 
 
 def last_real(mask: Tensor) -> Tensor:

@@ -44,7 +44,12 @@ _alike: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def read(
-    decoder: Any, ids: Tensor, mask: Tensor, *, keep_cache: bool = False
+    decoder: Any,
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    keep_cache: bool = False,
+    count_padding: bool = False,
 ) -> tuple[Tensor, DynamicCache | None]:
     """Return the last hidden states of a padded batch, packed where that pays.
 
@@ -53,19 +58,21 @@ def read(
         ids: ``(batch, time)``, padded on either side.
         mask: Bool ``(batch, time)``, true at real tokens.
         keep_cache: Whether keys and values are wanted, for decoding on.
+        count_padding: As in `position_ids`. Rows that begin alike may then stand at different
+            positions, so they are not packed.
 
     Returns:
         States ``(batch, time, hidden)``, without meaning at padding, and the cache or None; both
         have the columns of `ids`.
     """
     cache = DynamicCache(config=decoder.config) if keep_cache else None
-    states = packed(decoder, ids, mask, cache)
+    states = None if count_padding else packed(decoder, ids, mask, cache)
     if states is not None:
         return states, cache
     outputs = decoder(
         input_ids=ids,
         attention_mask=mask.long(),
-        position_ids=position_ids(mask),
+        position_ids=position_ids(mask, count_padding),
         cache=cache,
         use_cache=keep_cache,
     )

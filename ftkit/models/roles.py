@@ -95,7 +95,11 @@ class Roles:
         value_head: ``(n, hidden) -> (n, 1)``, float32, zero at the start.
         score_head: ``(n, hidden) -> (n, 1)``, float32, or None before `add_reward`.
         facts: What the base is: device, stop and pad ids, sizes.
+        count_padding: Whether position ids count padding, too, in every pass; false, but to see
+            what that mistake does.
     """
+
+    count_padding: bool = False
 
     def __init__(
         self,
@@ -327,6 +331,7 @@ class Roles:
         max_new_tokens: int,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        stop: bool = True,
     ) -> Completions:
         """Sample a completion for each prompt from the policy's softmax(z/τ), all of it.
 
@@ -339,6 +344,7 @@ class Roles:
             max_new_tokens: Longest completion.
             temperature: τ > 0.
             generator: Source of randomness on the model's device; None for the global one.
+            stop: Whether a stop token ends a completion; if not, all have `max_new_tokens`.
 
         Raises:
             ValueError: shapes that differ, padding on the right, τ or `max_new_tokens` not above 0.
@@ -351,12 +357,14 @@ class Roles:
             raise ValueError(f"prompt {row} ends with padding; pad prompts on the left")
         was_training = self.model.training
         self.model.eval()  # in training mode gradient checkpointing would switch the cache off
+        stops = self.facts.stop_ids if stop else self.facts.stop_ids[:0]
         try:
             with self.as_policy(), unpacked(self.model), folded(self.model):
                 return sample(
                     self._decoder, self._logits, partial(_read, self.value_head), prompt_ids, mask,
-                    max_new_tokens=max_new_tokens, temperature=temperature,
-                    stop_ids=self.facts.stop_ids, pad_id=self.facts.pad_id, generator=generator,
+                    max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=stops,
+                    pad_id=self.facts.pad_id, generator=generator,
+                    count_padding=self.count_padding,
                 )  # fmt: skip
         finally:
             self.model.train(was_training)
@@ -364,7 +372,9 @@ class Roles:
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
         with without_gates(), lean(self.model):
-            return packed_rows.read(self._decoder, input_ids, mask)[0]
+            return packed_rows.read(
+                self._decoder, input_ids, mask, count_padding=self.count_padding
+            )[0]
 
     # Files and sizes
 

@@ -1,9 +1,12 @@
 """Sample the answers of `data.sentiment_pairs` and store them, once.
 
-``python -m ftkit.stages.make_sentiment_pairs [FILE]`` rewrites the file that ships with ftkit: 12
-answers of at most 24 tokens to each prompt, by the embedded model at temperature 1, paired by
+``python -m ftkit.stages.make_sentiment_pairs [FILE]`` writes the file that ships with ftkit anew:
+12 answers of at most 24 tokens to each prompt, by the embedded model at temperature 1, paired by
 VADER's sentiment. About 5 minutes on 2 CPU cores. It stands in this room, not in `data`, because
 it samples a model.
+
+The answers will be others than those that ship, from the same distribution: those were drawn by
+`torch.multinomial`, and `ftkit.models.generation.draw` reads the seeded numbers another way.
 """
 
 import json

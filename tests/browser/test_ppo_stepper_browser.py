@@ -138,6 +138,35 @@ def test_the_page_of_its_own_steps_through_all_phases(page, tmp_path, made) -> N
     assert stepper.locator(".ft-clip .dot.cut").count() == sum(flags)
 
 
+def test_the_roles_that_a_phase_uses_light_up(page, tmp_path, made) -> None:
+    """What runs, whose numbers are used and what is trained, by words as well as by colour."""
+    stepper = open_page(page, tmp_path, PPOStepper(made))
+    expected = [
+        {"Actor": "runs"},
+        {"Reward": "runs"},
+        {"Actor": "its numbers", "Reward": "its numbers", "Reference": "runs"},
+        {"Critic": "runs"},
+        {"Critic": "its numbers", "Reward": "its numbers"},
+        {"Actor": "trained", "Critic": "trained"},
+    ]
+    roles = stepper.locator(".ft-role")
+    for phase, lit in enumerate(expected):
+        stepper.locator(".ft-phases button").nth(phase).click()
+        expect(roles).to_have_count(4)
+        shown = {
+            box.locator("b").inner_text(): box.locator("em").inner_text()
+            for box in roles.filter(has=page.locator("em")).all()
+        }
+        assert shown == lit
+        plain = roles.filter(has_not=page.locator("em")).first
+        for box in roles.filter(has=page.locator("em")).all():
+            assert style(box) != style(plain)
+
+
+def style(box: Locator) -> str:
+    return box.evaluate("box => getComputedStyle(box).borderColor + getComputedStyle(box).opacity")
+
+
 def test_kl_and_reward_are_written_out(page, tmp_path, made) -> None:
     stepper = open_page(page, tmp_path, PPOStepper(made, iteration=2))
     stepper.locator(".ft-phases button").nth(2).click()

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2Model
 
 from ftkit.models import Roles
-from ftkit.models.generation import draw
+from ftkit.models.generation import draw, sample
 
 STOP = 7
 
@@ -49,6 +50,58 @@ def test_the_samplers_logprobs_are_the_scorers(roles, prompts, monkeypatch, temp
         scored = roles.logprobs_and_values(ids, mask, 4, temperature)
     torch.testing.assert_close(scored.logprobs, drawn.logprobs, rtol=1e-5, atol=1e-5)
     assert torch.equal(scored.mask, drawn.mask)
+
+
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_positions_are_counted_as_asked_by_a_model_that_learned_them(
+    prompts, count_padding
+) -> None:
+    """GPT-2's positions are absolute, so a count of the padding changes what it says."""
+    torch.manual_seed(0)
+    decoder = GPT2Model(GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=2)).eval()
+
+    def logits_of(states):
+        return states @ decoder.wte.weight.t() * 20
+
+    ids, mask = prompts[0], prompts[1].bool()
+    drawn = sample(
+        decoder, logits_of, lambda states: states[:, 0], ids, mask, max_new_tokens=5,
+        temperature=1.0, stop_ids=torch.tensor([], dtype=torch.long), pad_id=0,
+        generator=seeded(0), count_padding=count_padding,
+    )  # fmt: skip
+    assert drawn.mask.all()
+    whole = torch.cat([ids, drawn.ids], 1)
+    seen = torch.cat([mask, drawn.mask], 1).long()
+    real = (seen.cumsum(1) - 1).clamp(min=0)
+    columns = torch.arange(whole.shape[1]).expand_as(whole)
+
+    def scored(positions):
+        with torch.no_grad():
+            states = decoder(whole, attention_mask=seen, position_ids=positions).last_hidden_state
+        logits = logits_of(states[:, 3:-1]).log_softmax(-1)
+        return logits.gather(2, drawn.ids[..., None])[..., 0]
+
+    right, wrong = (columns, real) if count_padding else (real, columns)
+    torch.testing.assert_close(drawn.logprobs, scored(right), rtol=1e-4, atol=1e-4)
+    off = (drawn.logprobs - scored(wrong)).abs().amax(1)
+    assert (off[mask.all(1)] < 1e-4).all()
+    assert (off[~mask.all(1)] > 0.1).all()
+
+
+def test_rotary_positions_do_not_notice_counted_padding(roles, prompts) -> None:
+    drawn = roles.generate(*prompts, max_new_tokens=6, generator=seeded(0))
+    roles.count_padding = True
+    again = roles.generate(*prompts, max_new_tokens=6, generator=seeded(0))
+    assert torch.equal(drawn.ids, again.ids)
+    torch.testing.assert_close(drawn.logprobs, again.logprobs, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_stop_a_stop_token_is_one_like_others(roles, prompts, monkeypatch) -> None:
+    bias_towards(roles, [STOP, 50], monkeypatch)
+    drawn = roles.generate(*prompts, max_new_tokens=8, generator=seeded(0), stop=False)
+    assert drawn.mask.all()
+    assert not drawn.ended.any()
+    assert (drawn.ids[:, :-1] == STOP).any()
 
 
 def test_behind_the_first_stop_token_there_is_only_padding(roles, prompts, monkeypatch) -> None:

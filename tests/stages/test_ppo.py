@@ -123,7 +123,28 @@ def test_base_weights_and_reference_never_change(tiny_folder, tmp_path, quantiza
     assert not torch.allclose(moved, logprobs)
 
 
-def test_gradient_accumulation_changes_nothing(tiny_base, tmp_path) -> None:
+def ragged(monkeypatch) -> None:
+    """Let completions of every round have lengths of 1, 3, 6 and 2 tokens."""
+    from ftkit.stages.ppo import trainer as module
+
+    honest = module.collect
+
+    def cut(*given):
+        rollout = honest(*given)
+        mask = torch.arange(rollout.mask.shape[1]) < torch.tensor([1, 3, 6, 2])[:, None]
+        numbers = {
+            name: getattr(rollout, name).masked_fill(~mask, 0.0)
+            for name in ("logprobs", "values", "entropy")
+        }
+        return replace(rollout, mask=mask & rollout.mask, **numbers)
+
+    monkeypatch.setattr(module, "collect", cut)
+
+
+def test_gradient_accumulation_over_ragged_rows_changes_nothing(
+    tiny_base, tmp_path, monkeypatch
+) -> None:
+    ragged(monkeypatch)
     whole, parts = (
         PPOTrainer(
             tiny_base,
@@ -137,6 +158,27 @@ def test_gradient_accumulation_changes_nothing(tiny_base, tmp_path) -> None:
     # micro_batch is part of the config, everything else must agree.
     for a, b in zip(numbers(whole), numbers(parts), strict=True):
         assert a == pytest.approx(b, abs=2e-4)
+
+
+def test_what_stands_at_padding_enters_no_number_that_is_logged(
+    tiny_base, tmp_path, monkeypatch
+) -> None:
+    from ftkit.stages.ppo import trainer as module
+
+    ragged(monkeypatch)
+    clean = trainer(tiny_base, tmp_path / "a").train()
+    honest = module.collect
+
+    def dirty(*given):
+        rollout = honest(*given)
+        noise = {
+            name: torch.where(rollout.mask, getattr(rollout, name), value)
+            for name, value in {"logprobs": -9.0, "values": 7.0, "entropy": 5.0}.items()
+        }
+        return replace(rollout, **noise)
+
+    monkeypatch.setattr(module, "collect", dirty)
+    assert numbers(trainer(tiny_base, tmp_path / "b").train()) == numbers(clean)
 
 
 def test_recorded_tensors_obey_the_equations(tiny_base, tmp_path) -> None:
@@ -346,8 +388,12 @@ KILLED = {
         [".draft-000001", "round-000000"],
     ),
     "before the old checkpoint is removed": (
-        *("shutil.rmtree", "round-000000", 1),
+        *("pathlib.Path.rename", "round-000000", 1),
         ["round-000000", "round-000001"],
+    ),
+    "while the old checkpoint is removed": (
+        *("shutil.rmtree", ".gone-round-000000", 1),
+        [".gone-round-000000", "round-000001"],
     ),
 }
 """Where → function, name of the path that it gets, the call of it that is deadly, what is left."""
@@ -418,7 +464,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_numbers(
     for a, b in zip(resumed, undisturbed, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert [iteration.number for iteration in run.trace.iterations] == [1, 2, 3]
-    assert [path.name for path in folder.glob("round-*")] == ["round-000003"]
+    assert [path.name for path in folder.iterdir()] == ["round-000003"]
 
 
 def test_a_callback_can_end_the_run_and_a_second_call_goes_on(tiny_base, tmp_path) -> None:
@@ -450,7 +496,7 @@ def test_the_trace_of_a_checkpoint_loads_without_a_model(tiny_base, tmp_path) ->
     trainer(tiny_base, tmp_path).train()
     (folder,) = (tmp_path / "run").glob("round-*")
     assert len(PPOTrace.load(folder / "trace").iterations) == QUICK.iterations
-    assert not list((tmp_path / "run").glob(".draft-*"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [folder.name]
 
 
 def test_saving_a_round_again_never_leaves_the_run_without_a_checkpoint(
@@ -486,6 +532,33 @@ def test_bad_rewards_are_errors_that_name_the_row(tiny_base, tmp_path, kind) -> 
     with pytest.raises(RewardError, match=message):
         run.train()
     assert list((tmp_path / "run").glob("round-000000")), "the state before the round is saved"
+
+
+def test_a_row_that_no_reward_can_score_is_traced_back_to_its_prompt(tiny_base, tmp_path) -> None:
+    """Rounds draw their prompts in any order, so the row alone tells little."""
+
+    def reward(prompts, completions):
+        return [float("nan") if "topic 3" in prompt else 0.0 for prompt in prompts]
+
+    run = trainer(tiny_base, tmp_path, reward=reward)
+    names_it = r"for row \d, prompt ending '.*topic 3\..*', completion .* is prompt 3$"
+    with pytest.raises(RewardError, match=names_it):
+        run.train()
+    with pytest.raises(RewardError, match=r"Row 3 here is prompt 3$"):
+        run.evaluate()
+
+
+def test_a_judge_whose_scores_are_not_finite_is_an_error_that_names_the_row(
+    tiny_base, tmp_path
+) -> None:
+    roles = Roles(tiny_base, start="new")
+    roles.add_reward()
+    with torch.no_grad():
+        roles.score_head.weight.fill_(float("inf"))
+    run = trainer(tiny_base, tmp_path, reward="model", roles=roles)
+    with pytest.raises(RewardError, match=r"reward 'model' gave (inf|-inf|nan) for row 0"):
+        run.train()
+    assert list((tmp_path / "run").glob("round-000000"))
 
 
 def test_bad_prompts_and_configs_are_errors(tiny_base, tmp_path) -> None:
@@ -583,6 +656,7 @@ def test_a_round_of_empty_completions_ends_the_run_before_it_trains(
     with pytest.raises(DataError, match=r"all 4 completions of this round are empty.* row 0"):
         run.train()
     assert run.history == []
+    assert list((tmp_path / "run").glob("round-000000")), "the state before the round is saved"
 
 
 def test_a_reward_that_fails_loses_no_round_between_two_checkpoints(tiny_base, tmp_path) -> None:
@@ -642,6 +716,26 @@ def test_a_critic_that_starts_at_random_has_values_from_the_first_round_on(
     noisy.train()
     assert not zero.trace.at(1).values.any()
     assert noisy.trace.at(1).values.std() > 0.1
+
+
+def test_without_a_stop_every_completion_is_as_long_as_allowed(tiny_base, tmp_path) -> None:
+    config = replace(QUICK, stop_at_eos=False, missing_eos_penalty=1.0)
+    run = trainer(tiny_base, tmp_path, config)
+    run.roles.facts.stop_ids.resize_(500).copy_(torch.arange(500))  # any token would end one
+    for row in run.train():
+        assert row["objective/length"] == QUICK.max_new_tokens
+        assert row["objective/eos_rate"] == 0
+    assert (run.trace.at(1).scores - run.trace.at(1).paid == 1.0).all()
+
+
+def test_padding_is_counted_in_the_run_that_asks_for_it_only(tiny_base, tmp_path) -> None:
+    """The first ratio is checked, so sampler and scorer count alike."""
+    counting = trainer(tiny_base, tmp_path / "a", replace(QUICK, count_padding=True))
+    counting.train()
+    assert counting.roles.count_padding
+    other = trainer(tiny_base, tmp_path / "b", roles=counting.roles)
+    other.evaluate()
+    assert not other.roles.count_padding
 
 
 def test_a_callback_that_fails_loses_no_round_either(tiny_base, tmp_path) -> None:

@@ -25,6 +25,12 @@ def test_switches_are_fields_of_the_config() -> None:
     assert {name for detail in DETAILS for name in detail.switches} <= known
 
 
+def test_what_is_kept_has_a_switch_or_says_why_there_is_none() -> None:
+    for detail in DETAILS:
+        if detail.verdict == "kept":
+            assert bool(detail.switches) != ("No switch:" in detail.how), detail.number
+
+
 def test_a_line_opens_to_the_code_around_it_with_the_line_marked() -> None:
     html = to_html(details())
     detail = next(d for d in DETAILS if d.number == "P8")

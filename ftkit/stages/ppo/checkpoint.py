@@ -65,12 +65,22 @@ def save(
     state = {"version": _VERSION, "config": asdict(config), "start": _start(roles)}
     state |= asdict(progress)
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _set_aside(final)
     draft.rename(final)
     for old in folder.glob("round-*"):
         if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+            _set_aside(old)
+    for gone in folder.glob(".gone-*"):
+        shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def _set_aside(old: Path) -> None:
+    """Take a checkpoint's name away first: a kill while it is removed leaves half of it."""
+    gone = old.with_name(f".gone-{old.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    old.rename(gone)
 
 
 def latest(folder: Path) -> Path | None:

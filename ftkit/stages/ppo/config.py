@@ -30,6 +30,12 @@ class PPOConfig:
         max_prompt_tokens: Longest prompt; a longer one is refused, never cut.
         max_new_tokens: Longest completion.
         temperature: Divides the logits when sampling *and* in every log-probability. [P1]
+        stop_at_eos: End a completion at its stop token. False samples `max_new_tokens` in any case,
+            as the original does before it cuts, but cuts nothing: what stands behind the stop token
+            is scored and trained on, and no completion counts as one that ends. [G4]
+        count_padding: Count padding in position ids, a common mistake: a prompt is read elsewhere
+            beside a longer one. Rotary positions (SmolLM2, Llama, Qwen) only see distances and do
+            not notice; learned ones (GPT-2) do. [G3]
         missing_eos_penalty: Taken from the score of a completion that does not end; 0 for none.
             Replaces the fixed score of −1 in the original. [P5]
         score_at_last_real: Pay the score at the last real token [R1]. False pays it at the last
@@ -81,6 +87,8 @@ class PPOConfig:
     max_prompt_tokens: int = 256
     max_new_tokens: int = 24
     temperature: float = 1.0
+    stop_at_eos: bool = True
+    count_padding: bool = False
     missing_eos_penalty: float = 0.0
     score_at_last_real: bool = True
     learning_rate: float = 3e-4

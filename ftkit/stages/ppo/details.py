@@ -50,25 +50,29 @@ DETAILS = (
         "reward and value read prompt + completion",
         "kept",
         "what an answer is worth depends on its question; the critic reads every completion "
-        "token, the judge the last",
+        "token, the judge the last. No switch: a state that has not seen its prompt does not exist",
         "models/roles.py",
         "values = _read(self.value_head, states) if with_values else None",
     ),
     Detail(
         "G2",
-        "padding with a token that is not EOS, the position of EOS truncated at",
-        "kept",
-        "else nobody can tell where an answer ends; ftkit.load chooses an unused pad token",
-        "models/padding.py",
-        "tokenizer.pad_token = chosen",
+        "prompts padded to one length with a token of its own, longer ones cut",
+        "changed",
+        "padded so, by an unused token that ftkit.load chooses, else nobody can tell where an "
+        "answer ends; a prompt that is too long is refused, since a cut one asks something else",
+        "stages/ppo/rollout.py",
+        "if (too_long := lengths > longest).any():",
+        ("max_prompt_tokens",),
     ),
     Detail(
         "G3",
         "position ids corrected for left padding",
         "kept",
-        "count real tokens only, so that a row means the same with and without padding",
+        "count real tokens only, so that a row means the same with and without padding; rotary "
+        "positions would not notice",
         "models/heads.py",
-        "return (mask.long().cumsum(1) - 1).clamp(min=0)",
+        "counted = torch.ones_like(mask) if count_padding else mask",
+        ("count_padding",),
     ),
     Detail(
         "G4",
@@ -77,7 +81,7 @@ DETAILS = (
         "no compute for tokens behind the end: sampling stops there, and the mask says where",
         "models/generation.py",
         "done = done | torch.isin(drawn[:, 0], stop_ids)",
-        ("max_new_tokens",),
+        ("stop_at_eos", "max_new_tokens"),
     ),
     Detail(
         "G5",
@@ -102,7 +106,8 @@ DETAILS = (
         "R1",
         "the score is read at the last token only",
         "kept",
-        "only that token has seen all; found by the mask, and paid there, too",
+        "only that token has seen all; found by the mask. It is paid there, too, unless switched "
+        "to the last column",
         "models/roles.py",
         "ends = last_real(mask)",
         ("score_at_last_real",),
@@ -110,10 +115,11 @@ DETAILS = (
     Detail(
         "R2",
         "reward head starts as N(0, 1/√(d+1))",
-        "kept",
-        "without a bias, which cancels in every preference",
-        "models/heads.py",
-        "nn.init.normal_(head.weight, std=1 / math.sqrt(hidden + 1), generator=generator)",
+        "changed",
+        "a tenth of that, so that a judge is not sure of noise before its training; without a "
+        "bias, which cancels in every preference",
+        "models/classifier.py",
+        "model.score.weight.mul_(_SHRINK)",
     ),
     Detail(
         "R3",
@@ -149,7 +155,8 @@ DETAILS = (
         "P4",
         "no dropout",
         "kept",
-        "the base is in eval mode, and the first ratio of every round is checked",
+        "the base is in eval mode, and the first ratio of every round is checked. No switch: it "
+        "would fail that check",
         "models/roles.py",
         "strip_adapters(causal).eval()",
     ),

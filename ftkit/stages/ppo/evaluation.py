@@ -12,7 +12,7 @@ from ftkit.chat.render import Messages
 from ftkit.models.roles import Roles
 from ftkit.stages.ppo.config import PPOConfig
 from ftkit.stages.ppo.rollout import collect, encode_prompts
-from ftkit.stages.ppo.scoring import RewardMix, score
+from ftkit.stages.ppo.scoring import RewardMix, numbered, score
 
 _ROWS = 4
 """Batches of training that are read at once: no pass keeps anything for a backward pass."""
@@ -49,7 +49,7 @@ def evaluate(
 
     Raises:
         DataError: a prompt longer than `config.max_prompt_tokens`; names the row.
-        RewardError: names the reward and the row of its batch.
+        RewardError: names the reward and the prompt.
     """
     encode_prompts(tokenizer, conversations, config.max_prompt_tokens)  # before any work is lost
     batches, rows = [], _ROWS * config.batch_size
@@ -58,7 +58,8 @@ def evaluate(
         # One each: a batch that ends early leaves the random numbers of the next as they are.
         generator = torch.Generator(roles.model.device).manual_seed(seed + at)
         rollout = collect(roles, tokenizer, batch, config, generator)
-        batches.append((rollout, score(roles, rollout, reward, config.kl_coef, config)))
+        with numbered(range(at, at + len(batch))):
+            batches.append((rollout, score(roles, rollout, reward, config.kl_coef, config)))
     rollouts, scored = zip(*batches, strict=True)
     return Evaluation(
         prompts=[prompt for rollout in rollouts for prompt in rollout.prompts],

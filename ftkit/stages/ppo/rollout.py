@@ -83,6 +83,7 @@ def collect(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         generator=generator,
+        stop=config.stop_at_eos,
     )
     return Rollout(
         prompts=prompts,

@@ -6,7 +6,8 @@ reference (detail P8 of Huang et al. 2023).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -25,10 +26,19 @@ RewardMix: TypeAlias = Reward | Mapping[str, tuple[float, Reward]]
 
 
 _TELLING = 4  # fewer completions can all be empty by chance
+_TAIL = 100  # characters of a prompt: its last words, and what a chat template writes behind them
 
 
 class RewardError(ValueError):
-    """A reward that raised, returned the wrong number of scores, or one that is not finite."""
+    """A reward that raised, returned the wrong number of scores, or one that is not finite.
+
+    Attributes:
+        row: Of the batch that was scored; None where no single row is to blame.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +117,29 @@ def require_text(rollout: Rollout) -> None:
         DataError: all completions are empty, of a batch of at least four.
     """
     if len(rollout.completions) >= _TELLING and not any(rollout.completions):
+        prompt = rollout.prompts[0][-_TAIL:]
         raise DataError(
             f"all {len(rollout.completions)} completions of this round are empty: the policy ends "
-            f"every answer at once, from row 0 on (prompt ends with {rollout.prompts[0][-40:]!r}), "
-            "so there is nothing to learn from. Does the reward pay for short answers? Start "
-            "anew, in another output_dir, with a higher kl_coef or a lower learning rate; if it "
-            "is the first round, look at the chat template"
+            f"every answer at once, from row 0 on (prompt ends with {prompt!r}), so "
+            "there is nothing to learn from. Does the reward pay for short answers? Start anew, in "
+            "another output_dir, with a higher kl_coef or a lower learning rate; if it is the "
+            "first round, look at the chat template"
         )
+
+
+@contextmanager
+def numbered(prompts: Sequence[int]) -> Iterator[None]:
+    """Let an error about a row also say which prompt that is.
+
+    Args:
+        prompts: Number of each row's prompt among all that were given.
+    """
+    try:
+        yield
+    except RewardError as error:
+        if error.row is not None:
+            error.args = (f"{error}. Row {error.row} here is prompt {prompts[error.row]}",)
+        raise
 
 
 def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
@@ -125,9 +151,9 @@ def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
         scores = torch.tensor(given, device=rollout.logprobs.device)
     if not torch.isfinite(scores).all():
         row = int((~torch.isfinite(scores)).nonzero()[0])
+        where = _place(row, rollout.prompts, rollout.completions)
         raise RewardError(
-            f"reward {name!r} gave {float(scores[row])} for row {row}, completion "
-            f"{rollout.completions[row][:80]!r}: return finite numbers"
+            f"reward {name!r} gave {float(scores[row])} {where}: return finite numbers", row
         )
     return scores
 
@@ -145,26 +171,34 @@ def checked_scores(
         scores = list(reward(list(prompts), list(completions)))
     except Exception as error:
         row = _first_to_fail(reward, prompts, completions)
-        where = "on the batch, though on no row alone" if row is None else _place(row, completions)
+        where = (
+            "on the batch, though on no row alone"
+            if row is None
+            else _place(row, prompts, completions)
+        )
         raise RewardError(
-            f"reward {name!r} raised {type(error).__name__}: {error}, {where}"
+            f"reward {name!r} raised {type(error).__name__}: {error}, {where}", row
         ) from error
     if len(scores) != len(completions):
         raise RewardError(
             f"reward {name!r} returned {len(scores)} scores for {len(completions)} completions: "
             "return one a completion, in order"
         )
-    return [_number(name, score, row, completions) for row, score in enumerate(scores)]
+    return [_number(name, score, row, prompts, completions) for row, score in enumerate(scores)]
 
 
-def _number(name: str, score: Any, row: int, completions: Sequence[str]) -> float:
+def _number(
+    name: str, score: Any, row: int, prompts: Sequence[str], completions: Sequence[str]
+) -> float:
     try:
         value = float(score)
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
         raise RewardError(
-            f"reward {name!r} gave {score!r} {_place(row, completions)}: return finite numbers"
+            f"reward {name!r} gave {score!r} {_place(row, prompts, completions)}: return finite "
+            "numbers",
+            row,
         )
     return value
 
@@ -181,5 +215,6 @@ def _first_to_fail(
     return None
 
 
-def _place(row: int, completions: Sequence[str]) -> str:
-    return f"for row {row}, completion {completions[row][:80]!r}"
+def _place(row: int, prompts: Sequence[str], completions: Sequence[str]) -> str:
+    prompt = str(prompts[row])[-_TAIL:]
+    return f"for row {row}, prompt ending {prompt!r}, completion {completions[row][:80]!r}"

@@ -29,7 +29,7 @@ from ftkit.stages.ppo.config import PPOConfig
 from ftkit.stages.ppo.evaluation import Evaluation, evaluate
 from ftkit.stages.ppo.metrics import rollout_metrics, update_metrics
 from ftkit.stages.ppo.rollout import collect, encode_prompts
-from ftkit.stages.ppo.scoring import RewardMix, named_rewards, require_text, score
+from ftkit.stages.ppo.scoring import RewardMix, named_rewards, numbered, require_text, score
 from ftkit.stages.ppo.tracing import Round, trace_config, traced
 from ftkit.stages.ppo.update import updates
 from ftkit.stages.starting import Start, take_start
@@ -151,6 +151,7 @@ class PPOTrainer:
         """
         encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
         self._resume()
+        self.roles.count_padding = self.config.count_padding
         events = _Events(self.config, self.callbacks, self.progress.round)
         events.begin()
         try:
@@ -196,6 +197,7 @@ class PPOTrainer:
         started = self.history or checkpoint.latest(self.output_dir) is None
         if not (started and self.roles.on_base):
             self._resume()
+        self.roles.count_padding = self.config.count_padding
         try:
             return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
         finally:
@@ -217,12 +219,14 @@ class PPOTrainer:
         began, config = time.monotonic(), self.config
         self._set_learning_rate()
         with self._nothing_lost(), unpacked(self.roles.model):
-            batch = [self.prompts[i] for i in self._next_prompts()]
+            drawn = self._next_prompts()
+            batch = [self.prompts[i] for i in drawn]
             rollout = collect(
                 self.roles, self.base.tokenizer, batch, config, self.generators["sampling"]
             )
             require_text(rollout)
-            scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
+            with numbered(drawn):
+                scored = score(self.roles, rollout, self.reward, self.progress.kl_coef, config)
         estimate = gae(scored.rewards, rollout.values, rollout.mask, config.gamma, config.lam)
         advantages = estimate.advantages
         if config.whiten_advantages:
