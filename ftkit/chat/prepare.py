@@ -124,7 +124,7 @@ def each_row(
     Never from a cache: datasets cannot hash a tokenizer reliably, and stale tokens would be trained
     on. So the result gets a name of its own: to find one, datasets would pickle all that `function`
     refers to, with a whole model among it. Where `dataset` lies in files, so does the result, but
-    in datasets' temporary folder, which goes when Python ends.
+    in a temporary folder of datasets (below ``TMPDIR``), which goes when Python ends.
 
     Args:
         dataset: Rows.

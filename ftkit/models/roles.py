@@ -14,7 +14,7 @@ critic with an adapter of its own (TRL's last PPO had a whole second backbone fo
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,11 +95,7 @@ class Roles:
         value_head: ``(n, hidden) -> (n, 1)``, float32, zero at the start.
         score_head: ``(n, hidden) -> (n, 1)``, float32, or None before `add_reward`.
         facts: What the base is: device, stop and pad ids, sizes.
-        count_padding: Whether position ids count padding, too, in every pass; false, but to see
-            what that mistake does.
     """
-
-    count_padding: bool = False
 
     def __init__(
         self,
@@ -159,6 +155,7 @@ class Roles:
         require_own_logits(causal, self._decoder, self._logits)
         self.value_head = value_head(self.facts.mark.hidden, self.facts.device)
         self.score_head: nn.Linear | None = None
+        self._count_padding = False
         # Whoever puts adapters on the base next takes the mark off.
         self._mark = causal.ftkit_roles = object()
 
@@ -364,16 +361,29 @@ class Roles:
                     self._decoder, self._logits, partial(_read, self.value_head), prompt_ids, mask,
                     max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=stops,
                     pad_id=self.facts.pad_id, generator=generator,
-                    count_padding=self.count_padding,
+                    count_padding=self._count_padding,
                 )  # fmt: skip
         finally:
             self.model.train(was_training)
+
+    @contextmanager
+    def counting_padding(self, count: bool = True) -> Iterator[None]:
+        """Let position ids count padding in a ``with`` block, to see what that mistake does.
+
+        Args:
+            count: False leaves the positions as they should be, in a block that counts, too.
+        """
+        before, self._count_padding = self._count_padding, count
+        try:
+            yield
+        finally:
+            self._count_padding = before
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""
         with without_gates(), lean(self.model):
             return packed_rows.read(
-                self._decoder, input_ids, mask, count_padding=self.count_padding
+                self._decoder, input_ids, mask, count_padding=self._count_padding
             )[0]
 
     # Files and sizes

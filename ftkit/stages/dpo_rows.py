@@ -35,7 +35,7 @@ def tokenized(tokenizer: Any, dataset: Dataset, max_length: int | None = None) -
     require_preferences(dataset)
     _require_one_answer(dataset)
     if "prompt" not in dataset.column_names and isinstance(dataset[0]["chosen"], str):
-        dataset = dataset.map(extract_prompt, load_from_cache_file=False, desc="prompts")
+        dataset = each_row(dataset, lambda row, _: extract_prompt(row), "prompts")
 
     def tokenize(row: dict[str, Any], index: int) -> dict[str, list[int]]:
         return _ids(tokenizer, row, index)

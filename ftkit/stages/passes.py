@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ftkit.models.hooks import is_hooked
 from ftkit.models.lean_lora import lean
 from ftkit.models.lora import other_forwards
 from ftkit.models.packed_passes import packing
@@ -58,7 +59,8 @@ def _forward(
         return plain(*args, labels=labels, **inputs)
     with packing(model.base_model):
         shifted = inputs.get("shift_labels") is not None
-        if losses and not shifted and labels is not None and labels.device.type == "cpu":
+        plainly = losses and not shifted and not is_hooked(model.base_model)
+        if plainly and labels is not None and labels.device.type == "cpu":
             return _labelled_only(model, plain, *args, labels=labels, **inputs)
         return plain(*args, labels=labels, **inputs)
 

@@ -125,5 +125,5 @@ def test_rows_of_a_dataset_on_disk_leave_no_file_beside_it(tmp_path) -> None:
     for _ in range(2):
         made = each_row(Dataset.load_from_disk(str(tmp_path)), lambda row, _: {"b": row["a"]}, "t")
         assert made["b"] == [1, 2]
-        assert made.cache_files, "large datasets stay out of memory"
+        assert made.cache_files, "large datasets stay in files"
     assert sorted(tmp_path.rglob("*")) == before

@@ -95,9 +95,11 @@ def test_padding_on_the_left_is_left_alone(decoder, tokens_read) -> None:
 def test_hooks_see_the_batch_and_once(decoder, tokens_read, watched) -> None:
     seen = []
     module = decoder if watched == "the decoder" else decoder.layers[1]
-    module.register_forward_hook(lambda *_: seen.append(watched))
+    module.register_forward_hook(
+        lambda _, __, out: seen.append(tuple(getattr(out, "last_hidden_state", out).shape))
+    )
     assert passes(decoder, rows_on_the_right(), tokens_read, use_cache=False)[2] == PLAIN
-    assert len(seen) == 2
+    assert seen == [PLAIN, PLAIN]
 
 
 @pytest.mark.parametrize(

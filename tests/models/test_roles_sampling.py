@@ -90,10 +90,36 @@ def test_positions_are_counted_as_asked_by_a_model_that_learned_them(
 
 def test_rotary_positions_do_not_notice_counted_padding(roles, prompts) -> None:
     drawn = roles.generate(*prompts, max_new_tokens=6, generator=seeded(0))
-    roles.count_padding = True
-    again = roles.generate(*prompts, max_new_tokens=6, generator=seeded(0))
+    with roles.counting_padding():
+        again = roles.generate(*prompts, max_new_tokens=6, generator=seeded(0))
     assert torch.equal(drawn.ids, again.ids)
     torch.testing.assert_close(drawn.logprobs, again.logprobs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("run", ["generate", "logprobs_and_values", "scores"])
+def test_all_passes_of_the_roles_count_as_asked(roles, prompts, monkeypatch, run) -> None:
+    given = {"generate": {"max_new_tokens": 2}, "logprobs_and_values": {"response_start": 3}}
+    decoder, seen = roles.model.get_base_model().get_decoder(), []
+    plain = decoder.forward
+    monkeypatch.setattr(
+        decoder,
+        "forward",
+        lambda *args, **inputs: seen.append(inputs.get("position_ids")) or plain(*args, **inputs),
+    )
+    roles.add_reward()
+
+    def columns_are_counted() -> bool:
+        """In the last pass over whole rows."""
+        getattr(roles, run)(*prompts, **given.get(run, {}))
+        positions = [ids for ids in seen if ids is not None and ids.shape[1] > 1][-1]
+        return torch.equal(positions, torch.arange(positions.shape[1]).expand_as(positions))
+
+    assert not columns_are_counted()
+    with roles.counting_padding():
+        assert columns_are_counted()
+        with roles.counting_padding(False):
+            assert not columns_are_counted()
+    assert not columns_are_counted()
 
 
 def test_without_a_stop_a_stop_token_is_one_like_others(roles, prompts, monkeypatch) -> None:

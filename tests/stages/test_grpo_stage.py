@@ -180,7 +180,7 @@ def row_two(bad):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None, "high", KeyError("nothing")])
 def test_an_unusable_score_ends_the_run_and_names_its_row(base, bad) -> None:
     trainer = stages.grpo(base, PROMPTS, row_two(bad), recipe=stages.GRPORecipe(**SIZES))
-    with pytest.raises(RewardError, match=r"reward 'reward' .*for row 2, completion '"):
+    with pytest.raises(RewardError, match=r"reward 'reward' .*for row 2, prompt ending '"):
         trainer.train()
 
 

@@ -143,6 +143,17 @@ def test_only_what_has_a_label_passes_the_lm_head(tiny_base, scored) -> None:
     assert scored == [int((batch["labels"] != -100).sum())]
 
 
+def test_a_hook_on_the_decoder_sees_what_trl_would_show_it(tiny_base, scored) -> None:
+    trainer = sft(tiny_base)
+    batch, seen = first_batch(trainer), []
+    decoder = tiny_base.model.get_decoder()
+    decoder.register_forward_hook(lambda _, __, out: seen.append(out.last_hidden_state.shape))
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(trainer.model, dict(batch))
+    assert [shape[:2] for shape in seen] == [batch["labels"].shape]
+    assert scored[0] > int((batch["labels"] != -100).sum())
+
+
 def test_a_batch_without_labels_has_loss_and_gradient_0(tiny_base) -> None:
     trainer = sft(tiny_base)
     batch = first_batch(trainer)

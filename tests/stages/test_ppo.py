@@ -728,14 +728,27 @@ def test_without_a_stop_every_completion_is_as_long_as_allowed(tiny_base, tmp_pa
     assert (run.trace.at(1).scores - run.trace.at(1).paid == 1.0).all()
 
 
-def test_padding_is_counted_in_the_run_that_asks_for_it_only(tiny_base, tmp_path) -> None:
-    """The first ratio is checked, so sampler and scorer count alike."""
-    counting = trainer(tiny_base, tmp_path / "a", replace(QUICK, count_padding=True))
-    counting.train()
-    assert counting.roles.count_padding
-    other = trainer(tiny_base, tmp_path / "b", roles=counting.roles)
-    other.evaluate()
-    assert not other.roles.count_padding
+@pytest.mark.parametrize("count", [False, True])
+def test_padding_is_counted_in_the_run_that_asks_for_it_only(
+    tiny_base, tmp_path, monkeypatch, count
+) -> None:
+    from ftkit.models import packed_rows
+
+    counted, plain = [], packed_rows.read
+    monkeypatch.setattr(
+        packed_rows,
+        "read",
+        lambda *args, **options: (
+            counted.append(options["count_padding"]) or plain(*args, **options)
+        ),
+    )
+    run = trainer(tiny_base, tmp_path, replace(QUICK, iterations=1, count_padding=count))
+    run.train()
+    run.evaluate()
+    assert set(counted) == {count}
+    counted.clear()
+    run.roles.generate(torch.ones(1, 3).long(), torch.ones(1, 3), max_new_tokens=1)
+    assert counted == [False], "what comes behind the run is not touched"
 
 
 def test_a_callback_that_fails_loses_no_round_either(tiny_base, tmp_path) -> None:

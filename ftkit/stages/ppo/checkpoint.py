@@ -7,6 +7,7 @@ only then. Everything is safetensors and JSON.
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,10 @@ def save(
     if final.exists():
         _set_aside(final)
     draft.rename(final)
-    for old in folder.glob("round-*"):
+    for old in _all(folder):
         if old != final:
-            _set_aside(old)
+            with suppress(OSError):  # open elsewhere: it may stay, `latest` takes the newer one
+                _set_aside(old)
     for gone in folder.glob(".gone-*"):
         shutil.rmtree(gone, ignore_errors=True)
     return final
@@ -85,7 +87,11 @@ def _set_aside(old: Path) -> None:
 
 def latest(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in `folder`, None when there is none."""
-    return max(folder.glob("round-*"), default=None)
+    return max(_all(folder), default=None)
+
+
+def _all(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("round-*") if path.is_dir()]
 
 
 def read_progress(checkpoint: Path, config: PPOConfig, roles: Roles) -> Progress:

@@ -30,9 +30,10 @@ class PPOConfig:
         max_prompt_tokens: Longest prompt; a longer one is refused, never cut.
         max_new_tokens: Longest completion.
         temperature: Divides the logits when sampling *and* in every log-probability. [P1]
-        stop_at_eos: End a completion at its stop token. False samples `max_new_tokens` in any case,
-            as the original does before it cuts, but cuts nothing: what stands behind the stop token
-            is scored and trained on, and no completion counts as one that ends. [G4]
+        stop_at_eos: End a completion at its stop token. False samples and trains on
+            `max_new_tokens` in any case, as the original; but the original's judge reads up to the
+            stop token, and here it reads all. No completion counts as one that ends then, so all
+            pay `missing_eos_penalty`. [G4]
         count_padding: Count padding in position ids, a common mistake: a prompt is read elsewhere
             beside a longer one. Rotary positions (SmolLM2, Llama, Qwen) only see distances and do
             not notice; learned ones (GPT-2) do. [G3]

@@ -76,7 +76,7 @@ DETAILS = (
     ),
     Detail(
         "G4",
-        "completions of a fixed length, cut afterwards",
+        "completions of a fixed length, all trained on, cut for the judge alone",
         "changed",
         "no compute for tokens behind the end: sampling stops there, and the mask says where",
         "models/generation.py",
@@ -116,8 +116,8 @@ DETAILS = (
         "R2",
         "reward head starts as N(0, 1/√(d+1))",
         "changed",
-        "a tenth of that, so that a judge is not sure of noise before its training; without a "
-        "bias, which cancels in every preference",
+        "a tenth of that in stages.reward, so that a judge is not sure of noise before its "
+        "training; without a bias, which cancels in every preference",
         "models/classifier.py",
         "model.score.weight.mul_(_SHRINK)",
     ),
@@ -229,7 +229,8 @@ DETAILS = (
         "Adam",
         "TensorFlow's Adam, whose ε of 1e-5 stands beside the uncorrected √v",
         "changed",
-        "PyTorch's Adam at the same 1e-5: its ε counts more in early steps, which are smaller",
+        "PyTorch's Adam at the same 1e-5: beside the corrected √v it counts less in early steps, "
+        "which are larger",
         "stages/ppo/trainer.py",
         "eps=self.config.adam_epsilon,",
         ("adam_epsilon",),

@@ -151,11 +151,11 @@ class PPOTrainer:
         """
         encode_prompts(self.base.tokenizer, self.prompts, self.config.max_prompt_tokens)
         self._resume()
-        self.roles.count_padding = self.config.count_padding
         events = _Events(self.config, self.callbacks, self.progress.round)
         events.begin()
         try:
-            with unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext():
+            keeping = unpacked(self.roles.model) if self.config.keep_unpacked else nullcontext()
+            with keeping, self.roles.counting_padding(self.config.count_padding):
                 self._rounds(events)
         finally:
             give_back()
@@ -197,9 +197,10 @@ class PPOTrainer:
         started = self.history or checkpoint.latest(self.output_dir) is None
         if not (started and self.roles.on_base):
             self._resume()
-        self.roles.count_padding = self.config.count_padding
+        given = self.base.tokenizer, chosen, self.reward, self.config, seed
         try:
-            return evaluate(self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed)
+            with self.roles.counting_padding(self.config.count_padding):
+                return evaluate(self.roles, *given)
         finally:
             give_back()
 
