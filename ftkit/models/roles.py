@@ -232,6 +232,19 @@ class Roles:
             raise SettingsError("these roles have no reward model; call add_reward() first")
         return switched(self.model, "reward")
 
+    @contextmanager
+    def counting_padding(self, count: bool = True) -> Iterator[None]:
+        """Let position ids count padding in a ``with`` block, to see what that mistake does.
+
+        Args:
+            count: False leaves the positions as they should be, in a block that counts, too.
+        """
+        before, self._count_padding = self._count_padding, count
+        try:
+            yield
+        finally:
+            self._count_padding = before
+
     def trainable(self, role: Literal["policy", "reward"]) -> Iterator[nn.Parameter]:
         """Yield what an optimizer of `role` trains: its adapter and its value or score head.
 
@@ -365,19 +378,6 @@ class Roles:
                 )  # fmt: skip
         finally:
             self.model.train(was_training)
-
-    @contextmanager
-    def counting_padding(self, count: bool = True) -> Iterator[None]:
-        """Let position ids count padding in a ``with`` block, to see what that mistake does.
-
-        Args:
-            count: False leaves the positions as they should be, in a block that counts, too.
-        """
-        before, self._count_padding = self._count_padding, count
-        try:
-            yield
-        finally:
-            self._count_padding = before
 
     def _hidden(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states ``(batch, time, hidden)`` under the active adapter."""

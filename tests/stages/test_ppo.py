@@ -123,28 +123,33 @@ def test_base_weights_and_reference_never_change(tiny_folder, tmp_path, quantiza
     assert not torch.allclose(moved, logprobs)
 
 
-def ragged(monkeypatch) -> None:
-    """Let completions of every round have lengths of 1, 3, 6 and 2 tokens."""
+def change_rollouts(monkeypatch, change) -> None:
+    """Let every rollout of a run be what `change` makes of it."""
     from ftkit.stages.ppo import trainer as module
 
     honest = module.collect
+    monkeypatch.setattr(module, "collect", lambda *given: change(honest(*given)))
 
-    def cut(*given):
-        rollout = honest(*given)
-        mask = torch.arange(rollout.mask.shape[1]) < torch.tensor([1, 3, 6, 2])[:, None]
-        numbers = {
-            name: getattr(rollout, name).masked_fill(~mask, 0.0)
-            for name in ("logprobs", "values", "entropy")
-        }
-        return replace(rollout, mask=mask & rollout.mask, **numbers)
 
-    monkeypatch.setattr(module, "collect", cut)
+def cut(rollout, mask):
+    """The rollout as if its completions had ended where `mask` does."""
+    numbers = {
+        name: getattr(rollout, name).masked_fill(~mask, 0.0)
+        for name in ("logprobs", "values", "entropy")
+    }
+    return replace(rollout, mask=mask, **numbers)
+
+
+def ragged(rollout):
+    """Completions of 1, 3, 6 and 2 tokens."""
+    lengths = torch.tensor([1, 3, 6, 2])[:, None]
+    return cut(rollout, rollout.mask & (torch.arange(rollout.mask.shape[1]) < lengths))
 
 
 def test_gradient_accumulation_over_ragged_rows_changes_nothing(
     tiny_base, tmp_path, monkeypatch
 ) -> None:
-    ragged(monkeypatch)
+    change_rollouts(monkeypatch, ragged)
     whole, parts = (
         PPOTrainer(
             tiny_base,
@@ -163,21 +168,17 @@ def test_gradient_accumulation_over_ragged_rows_changes_nothing(
 def test_what_stands_at_padding_enters_no_number_that_is_logged(
     tiny_base, tmp_path, monkeypatch
 ) -> None:
-    from ftkit.stages.ppo import trainer as module
-
-    ragged(monkeypatch)
+    change_rollouts(monkeypatch, ragged)
     clean = trainer(tiny_base, tmp_path / "a").train()
-    honest = module.collect
 
-    def dirty(*given):
-        rollout = honest(*given)
+    def dirty(rollout):
         noise = {
             name: torch.where(rollout.mask, getattr(rollout, name), value)
             for name, value in {"logprobs": -9.0, "values": 7.0, "entropy": 5.0}.items()
         }
         return replace(rollout, **noise)
 
-    monkeypatch.setattr(module, "collect", dirty)
+    change_rollouts(monkeypatch, dirty)
     assert numbers(trainer(tiny_base, tmp_path / "b").train()) == numbers(clean)
 
 
@@ -625,12 +626,7 @@ def test_sampling_settings_of_the_models_files_are_left_aside_aloud(tiny_base, t
 
 def answers(monkeypatch, texts) -> None:
     """Let every rollout have these completions, as text."""
-    from ftkit.stages.ppo import trainer as module
-
-    honest = module.collect
-    monkeypatch.setattr(
-        module, "collect", lambda *given: replace(honest(*given), completions=list(texts))
-    )
+    change_rollouts(monkeypatch, lambda rollout: replace(rollout, completions=list(texts)))
 
 
 def test_an_empty_completion_is_scored_as_an_empty_text_and_counted(
@@ -682,21 +678,12 @@ def test_a_reward_that_fails_loses_no_round_between_two_checkpoints(tiny_base, t
 def test_a_score_at_the_last_column_is_lost_on_completions_that_end_before_it(
     tiny_base, tmp_path, monkeypatch, right
 ) -> None:
-    from ftkit.stages.ppo import trainer as module
-
-    honest = module.collect
-
-    def first_row_ends_early(*given):
-        rollout = honest(*given)
+    def first_row_ends_early(rollout):
         mask = rollout.mask.clone()
         mask[0, 2:] = False
-        kept = {
-            name: getattr(rollout, name).masked_fill(~mask, 0.0)
-            for name in ("logprobs", "values", "entropy")
-        }
-        return replace(rollout, mask=mask, **kept)
+        return cut(rollout, mask)
 
-    monkeypatch.setattr(module, "collect", first_row_ends_early)
+    change_rollouts(monkeypatch, first_row_ends_early)
     config = replace(QUICK, iterations=1, epochs=1, trace_rows=4, score_at_last_real=right)
     run = trainer(tiny_base, tmp_path, config, lambda prompts, completions: [1.0] * 4)
     run.train()

@@ -149,12 +149,8 @@ def _ask(roles: Roles, rollout: Rollout, name: str, reward: Reward) -> Tensor:
     else:
         given = checked_scores(name, reward, rollout.prompts, rollout.completions)
         scores = torch.tensor(given, device=rollout.logprobs.device)
-    if not torch.isfinite(scores).all():
-        row = int((~torch.isfinite(scores)).nonzero()[0])
-        where = _place(row, rollout.prompts, rollout.completions)
-        raise RewardError(
-            f"reward {name!r} gave {float(scores[row])} {where}: return finite numbers", row
-        )
+    # Of a function, too: what float32 cannot hold is infinite by now.
+    _numbers(name, scores.tolist(), rollout.prompts, rollout.completions)
     return scores
 
 
@@ -184,23 +180,28 @@ def checked_scores(
             f"reward {name!r} returned {len(scores)} scores for {len(completions)} completions: "
             "return one a completion, in order"
         )
-    return [_number(name, score, row, prompts, completions) for row, score in enumerate(scores)]
+    return _numbers(name, scores, prompts, completions)
 
 
-def _number(
-    name: str, score: Any, row: int, prompts: Sequence[str], completions: Sequence[str]
-) -> float:
+def _numbers(
+    name: str, scores: Sequence[Any], prompts: Sequence[str], completions: Sequence[str]
+) -> list[float]:
+    values = [_number(score) for score in scores]
+    for row, value in enumerate(values):
+        if not math.isfinite(value):
+            where = _place(row, prompts, completions)
+            raise RewardError(
+                f"reward {name!r} gave {scores[row]!r} {where}: return finite numbers", row
+            )
+    return values
+
+
+def _number(score: Any) -> float:
+    """Return `score` as a number, NaN for what is none."""
     try:
-        value = float(score)
+        return float(score)
     except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise RewardError(
-            f"reward {name!r} gave {score!r} {_place(row, prompts, completions)}: return finite "
-            "numbers",
-            row,
-        )
-    return value
+        return math.nan
 
 
 def _first_to_fail(

@@ -197,10 +197,11 @@ class PPOTrainer:
         started = self.history or checkpoint.latest(self.output_dir) is None
         if not (started and self.roles.on_base):
             self._resume()
-        given = self.base.tokenizer, chosen, self.reward, self.config, seed
         try:
             with self.roles.counting_padding(self.config.count_padding):
-                return evaluate(self.roles, *given)
+                return evaluate(
+                    self.roles, self.base.tokenizer, chosen, self.reward, self.config, seed
+                )
         finally:
             give_back()
 
