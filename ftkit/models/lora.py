@@ -252,6 +252,8 @@ def switched(model: Any, name: str | None) -> Iterator[None]:
 
 
 def _activate(model: Any, names: list[str]) -> None:
+    if all(layer.active_adapters == names for layer in tuner_layers(model)):
+        return  # PEFT would walk through the model four times
     with _flags_kept(model):
         model.base_model.set_adapter(names)
     if names:

@@ -13,19 +13,16 @@ Servers share beginnings when they decode (Zheng et al. 2023, arXiv 2312.07104).
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, DynamicCache
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ftkit.models.heads import position_ids
+from ftkit.models.row_attention import BY_ROWS
 
 _WORTH = 1 / 8
 """Least share of the tokens that must be saved."""
@@ -33,9 +30,6 @@ _WORTH = 1 / 8
 _EVEN = 8
 """Rows are laid out in multiples of so many columns: SDPA on a CPU takes a tenth to a fifth longer
 for 63 than for 64."""
-
-_BY_ROWS = "ftkit_rows"
-"""The attention of packed rows, by its name in transformers' registry."""
 
 _OWN_WINDOWS = ("attention_types", "window_size", "attention_window")
 """Settings of architectures whose layers cut the columns that they see by themselves (GPT-Neo)."""
@@ -153,89 +147,11 @@ class Packed:
 @contextmanager
 def _attending_by_rows(config: Any) -> Iterator[None]:
     before = config._attn_implementation
-    config._attn_implementation = _BY_ROWS
+    config._attn_implementation = BY_ROWS
     try:
         yield
     finally:
         config._attn_implementation = before
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    packed: Packed,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers calls it, of tensors ``(1, heads, tokens, size)``.
-
-    What lies in rows is made again in the backward pass instead of kept: shared keys and values
-    are in each of them, and grouped ones are repeated for every head.
-    """
-    run = partial(_attended, module, packed, options)
-    if torch.is_grad_enabled():
-        again = {"use_reentrant": False, "preserve_rng_state": bool(options.get("dropout"))}
-        run = partial(checkpoint, run, **again)
-    return run(query, key, value), None
-
-
-def _attended(
-    module: nn.Module, packed: Packed, options: dict[str, Any], *states: Tensor
-) -> Tensor:
-    """Padding lies behind the tokens of a line, so a causal mask keeps it out."""
-    rows = (_Laid.apply(part[0].transpose(0, 1), packed).transpose(1, 2) for part in states)
-    attended = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, None, **options)[0]
-    return _Gathered.apply(attended, packed)[None]
-
-
-AttentionInterface.register(_BY_ROWS, _attend)
-
-
-class _Laid(torch.autograd.Function):
-    """``(tokens, …)`` → ``(batch, longest, …)``, each token in every row that it belongs to.
-
-    The backward pass gathers too: own tokens are in one place, and shared ones in the same columns
-    of all rows. Autograd would scatter, which is slower and sums in any order on a GPU.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
-        ctx.packed = packed
-        return _picked(states, packed.lines)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Any:
-        total = _picked(slope.flatten(0, 1), ctx.packed.home)
-        total[: ctx.packed.shared] = slope[:, : ctx.packed.shared].sum(0)
-        return total, None
-
-
-class _Gathered(torch.autograd.Function):
-    """``(batch, longest, …)`` → ``(tokens, …)``, each token from one row that it belongs to."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
-        ctx.packed = packed
-        return _picked(states.flatten(0, 1), packed.home)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Any:
-        lines, home = ctx.packed.lines, ctx.packed.home
-        elsewhere = torch.ones_like(lines, dtype=torch.bool).flatten()
-        elsewhere[home] = False
-        laid = _picked(slope, lines)
-        return laid.masked_fill_(elsewhere.view(*lines.shape, 1, 1), 0.0), None
-
-
-def _picked(states: Tensor, places: Tensor) -> Tensor:
-    """``states[places]``, of whole rows of memory."""
-    picked = states.flatten(1).index_select(0, places.flatten())
-    return picked.view(*places.shape, *states.shape[1:])
 
 
 def _common(ids: Tensor, mask: Tensor) -> int:

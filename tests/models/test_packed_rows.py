@@ -17,7 +17,7 @@ from transformers import (
     MistralModel,
 )
 
-from ftkit.models import Roles, load, packed_rows
+from ftkit.models import Roles, load, packed_rows, row_attention
 from ftkit.models.packed_rows import Packed
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -111,6 +111,68 @@ def test_gradients_of_equal_rows_are_the_same_every_time(roles) -> None:
     )
     for other in others:
         assert all(map(torch.equal, first, other))
+
+
+def test_nothing_waits_in_rows_for_the_backward_pass(roles, monkeypatch) -> None:
+    """Queries, keys, values and the result: three rows of 16 columns would be 48 tokens, not 18."""
+    kept = []
+
+    class Watched(row_attention._Kept):
+        def __init__(self, *args):
+            super().__init__(*args)
+            kept.append(self)
+
+    monkeypatch.setattr(row_attention, "_Kept", Watched)
+    states, _ = packed_rows.read(roles._decoder, *batch(8, [4, 2, 4], [0, 2, 0]))
+    sums = 3 * 4 * 16  # of the softmax: one a head and query
+    matrices = [one.states for one in kept if one.states.numel() > sums]
+    assert [len(one) for one in matrices] == [18] * 4 * len(roles._decoder.layers)
+    states.sum().backward()
+    roles.model.zero_grad()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_attention_of_halves_has_the_gradients_of_float32(dtype, monkeypatch) -> None:
+    """Its backward pass runs in float32 on a CPU; only what goes in and comes out is rounded."""
+    module = torch.nn.Module()
+    module.is_causal, module.num_key_value_groups = True, 2
+    ids, mask = batch(8, [4, 2, 4], [0, 2, 0])
+    packed = Packed.of(ids, mask)
+    draw = torch.Generator().manual_seed(5)
+    half = getattr(torch, dtype)
+    states = [torch.randn(1, heads, 18, 16, generator=draw).to(half) for heads in (4, 2, 2)]
+    slope = torch.randn(1, 18, 4, 16, generator=draw).to(half)
+    found = []
+    for parts in (states, [part.float() for part in states]):
+        leaves = [part.requires_grad_() for part in parts]
+        result, _ = row_attention._attend(module, *leaves, None, packed=packed)
+        assert result.dtype is parts[0].dtype
+        found.append([result, *torch.autograd.grad(result, leaves, slope.to(result.dtype))])
+    for rough, fine in zip(*found, strict=True):
+        torch.testing.assert_close(rough.float(), fine, rtol=1e-2, atol=1e-2)
+
+
+def test_dropout_of_attention_weights_is_drawn_once(tiny_folder) -> None:
+    """The backward pass must see the weights that the forward pass dropped: along a line, the
+    states' change is what the gradient says."""
+    decoder = Roles(load(str(tiny_folder), quantization=None, device="cpu"))._decoder.double()
+    for layer in decoder.layers:
+        layer.self_attn.attention_dropout = 0.3
+    ids, mask = batch(8, [4, 2, 4], [0, 2, 0])
+    packed, weight = Packed.of(ids, mask), decoder.layers[0].self_attn.v_proj.weight
+    weight.requires_grad_()
+    decoder.train()
+
+    def value() -> torch.Tensor:
+        torch.manual_seed(0)
+        return packed.read(decoder)[mask].sin().sum()
+
+    slope = torch.autograd.grad(value(), weight)[0]
+    step = 1e-5 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(6)).double()
+    with torch.no_grad():
+        below = value()
+        weight += step
+        torch.testing.assert_close(value() - below, (slope * step).sum(), rtol=0.01, atol=1e-9)
 
 
 @torch.no_grad()

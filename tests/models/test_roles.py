@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from ftkit.errors import SettingsError
 from ftkit.models import Roles, load, read_adapter, strip_adapters
 from ftkit.models import token_statistics as statistics_module
+from ftkit.models.lora import tuner_layers
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -238,6 +239,14 @@ def test_flags_that_the_user_sets_survive_a_switch(roles) -> None:
     with roles.as_reference():
         frozen.requires_grad_(False)
     assert not frozen.requires_grad
+
+
+def test_a_switch_reaches_a_layer_that_was_switched_by_hand(roles) -> None:
+    layer = next(tuner_layers(roles.model))
+    layer.set_adapter("reference")
+    assert roles.active == "policy"
+    with roles.as_policy():
+        assert layer.active_adapters == ["policy"]
 
 
 def test_a_switch_under_disabled_adapters_would_do_nothing_and_is_refused(roles) -> None:
