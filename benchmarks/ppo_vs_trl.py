@@ -14,16 +14,24 @@ NF4 base in four roles.
 
 ftkit's trades can be asked for: a smaller micro-batch for less memory and more time, weights kept
 unpacked for the reverse, and bfloat16 activations, which only CPUs with AMX or AVX512-BF16 compute
-fast. TRL stays as it is. It records nothing, so ftkit's trace is off here; ``--trace-rows 4`` is
-ftkit's default.
+fast. TRL stays as it is; ``--trl-dtype bfloat16`` rounds all of its models, also the critic that it
+trains (its own ``bf16=True`` gains nothing on a CPU). TRL records nothing, so ftkit's trace is off
+here; ``--trace-rows 4`` is ftkit's default.
 
-Seen with ``--keep-unpacked --repeats 2`` on 2 cores: with AVX2 15.1 against 49.3 seconds a step
-(3.26 times) and 1.64 against 6.95 GB (4.25 times); with AVX-512 11.7 against 28.4 and 12.6 against
-33.8 (2.43 and 2.67 times), 1.65 against 7.04 GB (4.26 times). Faster products help TRL more: it
-computes more of them, and larger ones. ftkit's sampling waits for memory, which is no faster there.
+Seen with ``--keep-unpacked --repeats 2`` on 2 cores, seconds a step and peak GB:
+
+| cores | ftkit | TRL | times faster | less memory |
+|---|---|---|---|---|
+| AVX2 | float32: 15.1, 1.64 | float32: 49.3, 6.95 | 3.26 | 4.25 |
+| AVX-512 with AMX | float32: 12.0, 1.69 | float32: 30.6, 7.04 | 2.55 | 4.16 |
+| the same | bfloat16: 8.0, 1.47 | float32: 29.9, 7.11 | 3.76 | 4.82 |
+| the same, one turn | bfloat16: 8.3, 1.30 | bfloat16: 28.0, 4.74 | 3.39 | 3.64 |
+
+Faster products of float32 help TRL more: it computes more of them, and larger ones, while ftkit's
+sampling waits for memory, which is no faster there.
 
 The losses are compared on TRL's own first minibatch: its tensors go through `ftkit.algos`, and
-its tokens through ftkit's scorer (float32 weights, as TRL has them).
+its tokens through ftkit's scorer (float32 weights, as TRL has them unless it is asked for others).
 """
 
 import argparse
@@ -56,6 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="turns of each side")
     parser.add_argument("--micro-batch", type=int, default=8, help="rows ftkit holds at once")
     parser.add_argument("--compute-dtype", default="float32", help="of ftkit's activations")
+    parser.add_argument("--trl-dtype", default="float32", help="of all of TRL's models")
     parser.add_argument("--trace-rows", type=int, default=0, help="completions ftkit records")
     parser.add_argument("--keep-unpacked", action="store_true", help="faster, more memory")
     parser.add_argument("--side", choices=["ftkit", "trl"], help=argparse.SUPPRESS)
@@ -74,7 +83,8 @@ def main() -> None:
              measured(Path(sys.executable), "ftkit", options, out))
             for _ in range(options.repeats)
         ]  # fmt: skip
-        differences = compare_losses(out / "minibatch.safetensors")
+        comparable = options.trl_dtype == "float32"
+        differences = compare_losses(out / "minibatch.safetensors") if comparable else {}
     trl, ours = map(pooled, zip(*turns, strict=True))
     print_report(ours, trl, differences, options)
     sys.exit(any(gap > 1e-4 for gap in differences.values()))
@@ -101,7 +111,7 @@ def measured(python: Path, side: str, options: argparse.Namespace, out: Path) ->
     repository = Path(__file__).resolve().parents[1]
     environment = {**wait_briefly(dict(os.environ)), "PYTHONPATH": str(repository)}
     command = [python, __file__, "--side", side, "--out", out]
-    for name in ("rounds", "micro_batch", "compute_dtype", "trace_rows"):
+    for name in ("rounds", "micro_batch", "compute_dtype", "trl_dtype", "trace_rows"):
         command += [f"--{name.replace('_', '-')}", getattr(options, name)]
     command += ["--keep-unpacked"] * options.keep_unpacked
     subprocess.run(list(map(str, command)), check=True, env=environment)  # noqa: S603
@@ -165,7 +175,7 @@ def run_trl(options: argparse.Namespace) -> dict[str, Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.times.append(time.perf_counter())
 
-    policy, tokenizer, critic, reward = trl_models()
+    policy, tokenizer, critic, reward = trl_models(options.trl_dtype)
     clock = Clock()
     config = PPOConfig(
         output_dir=str(options.out / "trl"),
@@ -202,7 +212,7 @@ def run_trl(options: argparse.Namespace) -> dict[str, Any]:
     return report(seconds, trainer.state.log_history[-1]["objective/scores"])
 
 
-def trl_models() -> tuple[Any, Any, Any, Any]:
+def trl_models(dtype: str) -> tuple[Any, Any, Any, Any]:
     """Return policy, tokenizer, critic and reward model, the weights read from ftkit's cache."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -210,9 +220,9 @@ def trl_models() -> tuple[Any, Any, Any, Any]:
 
     folder, tokenizer = fetch(), load_tokenizer()
     tokenizer.padding_side = "left"
-    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     heads = [
-        AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32")
+        AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
         for _ in range(2)
     ]
     for model in (policy, *heads):
@@ -299,13 +309,17 @@ def print_report(
     """Print seconds, memory, their ratios, and the differences."""
     sizes = f"{BATCH} prompts x {NEW_TOKENS} tokens, {EPOCHS} epochs x {MINIBATCHES} minibatches"
     print(f"PPO step, SmolLM2-135M, {sizes}, {os.cpu_count()} cores")
-    print(f"ftkit in {options.compute_dtype}, micro-batches of {options.micro_batch}")
+    print(
+        f"ftkit in {options.compute_dtype}, micro-batches of {options.micro_batch}; "
+        f"TRL in {options.trl_dtype}"
+    )
     print(f"{'':14}{'ftkit':>10}{TRL:>14}{'ratio':>9}")
     for name, places, mine, theirs in zip(
         ("seconds/step", "peak RSS, GB"), (1, 2), ours, trl, strict=True
     ):
         print(f"{name:14}{mine:10.{places}f}{theirs:14.{places}f}{theirs / mine:9.2f}")
-    print("\nTRL's first minibatch through ftkit, absolute differences (to be below 1e-4)")
+    if differences:
+        print("\nTRL's first minibatch through ftkit, absolute differences (to be below 1e-4)")
     for name, gap in differences.items():
         print(f"  {name:36}{gap:.1e}")
 
