@@ -252,12 +252,19 @@ def switched(model: Any, name: str | None) -> Iterator[None]:
 
 
 def _activate(model: Any, names: list[str]) -> None:
-    if all(layer.active_adapters == names for layer in tuner_layers(model)):
+    if _plays(model, names):
         return  # PEFT would walk through the model four times
     with _flags_kept(model):
         model.base_model.set_adapter(names)
     if names:
         model.active_adapter = names[0]
+
+
+def _plays(model: Any, names: list[str]) -> bool:
+    """Whether PEFT has nothing left to do: it keeps the names in three places, and unmerges."""
+    return model.active_adapters == names == [model.active_adapter] and all(
+        layer.active_adapters == names and not layer.merged for layer in tuner_layers(model)
+    )
 
 
 @contextmanager

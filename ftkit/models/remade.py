@@ -19,11 +19,36 @@ def without_gates() -> AbstractContextManager[Any]:
 
 def _pack(tensor: Tensor) -> Any:
     made_by = tensor.grad_fn
-    return made_by if made_by is not None and made_by.name() == "SiluBackward0" else tensor
+    return made_by if made_by is not None and made_by.name() == "SiluBackward0" else Kept(tensor)
 
 
 def _unpack(kept: Any) -> Tensor:
-    if isinstance(kept, Tensor):
-        return kept
+    if isinstance(kept, Kept):
+        return kept.unchanged()
     with torch.no_grad():
         return nn.functional.silu(kept._saved_self)
+
+
+class Kept:
+    """A tensor that a hook keeps for the backward pass, as autograd would keep it itself.
+
+    Without its node of the graph: a node that keeps its own result would never be freed unless a
+    backward pass comes. And not to be changed in place, which autograd checks only without hooks.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+        self._version = tensor._version
+
+    def unchanged(self) -> Tensor:
+        """Return the tensor.
+
+        Raises:
+            RuntimeError: it was changed in place since.
+        """
+        if self.tensor._version != self._version:
+            raise RuntimeError(
+                f"a tensor {tuple(self.tensor.shape)} that the backward pass needs was changed in "
+                "place; the model must write its result elsewhere"
+            )
+        return self.tensor

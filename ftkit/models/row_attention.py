@@ -1,9 +1,11 @@
 """Attention of a packed row (`packed_rows`): its tokens are laid out in the rows of their batch.
 
-What autograd keeps for the backward pass is packed, too.
+What waits for the backward pass is packed, too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ftkit.models.remade import Kept
 
 if TYPE_CHECKING:
     from ftkit.models.packed_rows import Packed
@@ -34,59 +38,84 @@ def _attend(
     Padding lies behind the tokens of a line, so a causal mask keeps it out.
     """
     tokens = [part[0].transpose(0, 1) for part in (query, key, value)]  # (tokens, heads, size)
-    rows = [_Laid.apply(part, packed).to(_wide(part)).transpose(1, 2) for part in tokens]
+    attend = partial(_attended, module, packed, options)
+    halves = query.device.type == "cpu" and query.dtype.itemsize < torch.float32.itemsize
+    if halves and not options.get("dropout"):
+        return _Halves.apply(attend, *tokens)[None], None
+    return attend(*tokens)[None], None
+
+
+def _attended(
+    module: nn.Module, packed: "Packed", options: dict[str, Any], *tokens: Tensor
+) -> Tensor:
+    rows = [_Laid.apply(part, packed).transpose(1, 2) for part in tokens]
     waiting = _Waiting(packed)
     with torch.autograd.graph.saved_tensors_hooks(waiting.keep, waiting.give):
         attended = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, None, **options)[0]
-    result = _Gathered.apply(attended, packed).to(query.dtype)
+    result: Tensor = _Gathered.apply(attended, packed)
     waiting.pack([*rows, attended.transpose(1, 2)], [*tokens, result])
-    return result[None], None
+    return result
 
 
-def _wide(states: Tensor) -> torch.dtype:
-    """Return the dtype to attend in. On a CPU the backward pass takes five times as long in
-    bfloat16 as in float32 (AMX)."""
-    slow = states.device.type == "cpu" and torch.is_grad_enabled()
-    return torch.promote_types(states.dtype, torch.float32) if slow else states.dtype
+class _Halves(torch.autograd.Function):
+    """Attention in 16 bits whose backward pass runs in float32, forward part included.
+
+    On a CPU that takes a quarter of the time (bfloat16, AMX).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, attend: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+        ctx.attend = attend
+        ctx.save_for_backward(*tokens)
+        return attend(*tokens)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        wide = [part.float().requires_grad_() for part in ctx.saved_tensors]
+        with torch.enable_grad():
+            result = ctx.attend(*wide)
+        slopes = torch.autograd.grad(result, wide, slope.float())
+        return None, *(part.to(slope.dtype) for part in slopes)
 
 
 class _Waiting:
     """What attention keeps for its backward pass, without what lies in rows.
 
     In rows, shared tokens are in each of them. The same numbers wait anyway as tokens behind each
-    other, and are laid out again when they are asked for.
+    other, and are laid out again when they are asked for. Where SDPA has no fused kernel, it keeps
+    its weights besides, as in any other pass.
     """
 
     def __init__(self, packed: "Packed") -> None:
         self._packed = packed
-        self._kept: list[_Kept] = []
+        self._kept: list[_Rows] = []
 
-    def keep(self, states: Tensor) -> "_Kept":
-        self._kept.append(_Kept(states))
+    def keep(self, states: Tensor) -> "_Rows":
+        self._kept.append(_Rows(Kept(states)))
         return self._kept[-1]
 
     def pack(self, rows: list[Tensor], tokens: list[Tensor]) -> None:
         """Let each of `tokens` ``(tokens, heads, size)`` wait in place of its `rows` ``(batch,
         heads, longest, size)``."""
-        for kept in self._kept:
+        for one in self._kept:
             for laid, states in zip(rows, tokens, strict=True):
-                if _same(kept.states, laid):
-                    kept.states, kept.dtype = states.detach(), laid.dtype
+                if _same(one.kept.tensor, laid):
+                    one.kept, one.packed = Kept(states), True
                     break
         self._kept = []
 
-    def give(self, kept: "_Kept") -> Tensor:
-        if kept.dtype is None:
-            return kept.states
-        return _picked(kept.states, self._packed.lines).to(kept.dtype).transpose(1, 2)
+    def give(self, one: "_Rows") -> Tensor:
+        states = one.kept.unchanged()
+        return _picked(states, self._packed.lines).transpose(1, 2) if one.packed else states
 
 
 @dataclass(slots=True)
-class _Kept:
-    """A tensor as it was kept; or, with the dtype that its rows had, as tokens."""
+class _Rows:
+    """A tensor as it was kept, or packed: as tokens."""
 
-    states: Tensor
-    dtype: torch.dtype | None = None
+    kept: Kept
+    packed: bool = False
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

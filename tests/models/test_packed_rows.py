@@ -1,9 +1,12 @@
 """A batch in one row: against every row alone, unpadded, through the plain decoder."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import (
     BloomConfig,
     BloomModel,
@@ -115,41 +118,70 @@ def test_gradients_of_equal_rows_are_the_same_every_time(roles) -> None:
 
 def test_nothing_waits_in_rows_for_the_backward_pass(roles, monkeypatch) -> None:
     """Queries, keys, values and the result: three rows of 16 columns would be 48 tokens, not 18."""
-    kept = []
+    waiting = []
 
-    class Watched(row_attention._Kept):
+    class Watched(row_attention._Rows):
         def __init__(self, *args):
             super().__init__(*args)
-            kept.append(self)
+            waiting.append(self)
 
-    monkeypatch.setattr(row_attention, "_Kept", Watched)
-    states, _ = packed_rows.read(roles._decoder, *batch(8, [4, 2, 4], [0, 2, 0]))
+    monkeypatch.setattr(row_attention, "_Rows", Watched)
+    packed_rows.read(roles._decoder, *batch(8, [4, 2, 4], [0, 2, 0]))
     sums = 3 * 4 * 16  # of the softmax: one a head and query
-    matrices = [one.states for one in kept if one.states.numel() > sums]
+    matrices = [one.kept.tensor for one in waiting if one.kept.tensor.numel() > sums]
     assert [len(one) for one in matrices] == [18] * 4 * len(roles._decoder.layers)
-    states.sum().backward()
-    roles.model.zero_grad()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_attention_of_halves_has_the_gradients_of_float32(dtype, monkeypatch) -> None:
-    """Its backward pass runs in float32 on a CPU; only what goes in and comes out is rounded."""
+@pytest.mark.parametrize("fails", ["scaled_dot_product_attention", None])
+def test_a_pass_that_ends_early_or_is_not_followed_leaves_nothing(fails, monkeypatch) -> None:
+    """Its result would wait in the node that made it, and hold the whole graph for good."""
+    plain, made = torch.nn.functional.scaled_dot_product_attention, []
+
+    def attention(*args, **options):
+        result = plain(*args, **options)
+        made.append(StorageWeakRef(result.untyped_storage()))
+        if fails:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    packed, leaves, _ = attention_inputs(torch.float32)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        row_attention._attend(grouped(), *leaves, None, packed=packed)
+    assert [one.expired() for one in made] == [True]
+
+
+def grouped() -> torch.nn.Module:
+    """An attention layer with two heads of queries for one of keys, as transformers asks it."""
     module = torch.nn.Module()
     module.is_causal, module.num_key_value_groups = True, 2
-    ids, mask = batch(8, [4, 2, 4], [0, 2, 0])
-    packed = Packed.of(ids, mask)
+    return module
+
+
+def attention_inputs(dtype: torch.dtype):
+    """A packed row of 18 tokens; queries, keys and values that want gradients; a slope."""
     draw = torch.Generator().manual_seed(5)
-    half = getattr(torch, dtype)
-    states = [torch.randn(1, heads, 18, 16, generator=draw).to(half) for heads in (4, 2, 2)]
-    slope = torch.randn(1, 18, 4, 16, generator=draw).to(half)
-    found = []
-    for parts in (states, [part.float() for part in states]):
-        leaves = [part.requires_grad_() for part in parts]
-        result, _ = row_attention._attend(module, *leaves, None, packed=packed)
-        assert result.dtype is parts[0].dtype
-        found.append([result, *torch.autograd.grad(result, leaves, slope.to(result.dtype))])
-    for rough, fine in zip(*found, strict=True):
-        torch.testing.assert_close(rough.float(), fine, rtol=1e-2, atol=1e-2)
+    packed = Packed.of(*batch(8, [4, 2, 4], [0, 2, 0]))
+    states = [torch.randn(1, heads, 18, 16, generator=draw).to(dtype) for heads in (4, 2, 2)]
+    slope = torch.randn(1, 18, 4, 16, generator=draw).to(dtype)
+    return packed, [part.requires_grad_() for part in states], slope
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_of_halves_has_the_gradients_of_float32(dtype) -> None:
+    """The backward pass runs in float32 on a CPU; what goes in and comes out is rounded."""
+    packed, leaves, slope = attention_inputs(dtype)
+    result, _ = row_attention._attend(grouped(), *leaves, None, packed=packed)
+    assert result.dtype is dtype
+    rough = torch.autograd.grad(result, leaves, slope)
+    wide = [part.detach().float().requires_grad_() for part in leaves]
+    exact, _ = row_attention._attend(grouped(), *wide, None, packed=packed)
+    fine = torch.autograd.grad(exact, wide, slope.float())
+    for mine, theirs in zip([result, *rough], [exact, *fine], strict=True):
+        torch.testing.assert_close(mine.float(), theirs, rtol=1e-2, atol=1e-2)
+    with torch.no_grad():  # as a frozen reference is read
+        alike, _ = row_attention._attend(grouped(), *leaves, None, packed=packed)
+    assert torch.equal(alike, result)
 
 
 def test_dropout_of_attention_weights_is_drawn_once(tiny_folder) -> None:
@@ -273,6 +305,17 @@ def test_an_architecture_is_packed_only_if_it_reads_the_same(make, packs) -> Non
         states, _ = packed_rows.read(decoder, ids, mask)
         assert seen == [1 if packs else 2]
         torch.testing.assert_close(states[mask], alone(decoder, ids, mask), **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_base_is_packed_in_every_compute_dtype(tiny_folder, dtype) -> None:
+    """Trained or not, halves attend alike: in 16 bits, rounding otherwise looks like a mistake."""
+    base = load(str(tiny_folder), quantization=None, device="cpu", compute_dtype=dtype)
+    decoder, (ids, mask) = Roles(base)._decoder, batch(8, [4, 2, 4], [0, 2, 0])
+    assert packed_rows._understands(decoder)
+    trained = packed_rows.packed(decoder, ids, mask)
+    with torch.no_grad():
+        assert torch.equal(packed_rows.packed(decoder, ids, mask), trained)
 
 
 def test_layers_that_are_run_again_are_not_packed(tiny_folder) -> None:

@@ -1,12 +1,17 @@
 """`without_gates`: the same gradients to the last bit, one tensor of a gated layer less."""
 
 import gc
-import weakref
 
+import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ftkit.models.remade import without_gates
+
+
+def storage(tensor: torch.Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 class Gated(nn.Module):
@@ -20,14 +25,16 @@ class Gated(nn.Module):
     def forward(self, states):
         gate, up = self.gate(states), self.up(states)
         gated = nn.functional.silu(gate)
-        self.made = {name: weakref.ref(t) for name, t in (("up", up), ("gated", gated))}
+        self.made = {
+            name: StorageWeakRef(t.untyped_storage()) for name, t in (("up", up), ("gated", gated))
+        }
         return self.down(gated * up)
 
 
 def gradients(layer: Gated, states: torch.Tensor):
     loss = layer(layer(states)).pow(2).sum()
     gc.collect()
-    waiting = [name for name, made in layer.made.items() if made() is not None]
+    waiting = [name for name, made in layer.made.items() if not made.expired()]
     loss.backward()
     grads = [parameter.grad.clone() for parameter in layer.parameters()]
     layer.zero_grad()
@@ -42,3 +49,22 @@ def test_gradients_are_the_same_and_the_gated_tensor_does_not_wait() -> None:
         lean, fewer = gradients(layer, states)
     assert all(map(torch.equal, plain, lean))
     assert (kept, fewer) == (["up", "gated"], ["up"])
+
+
+def test_a_pass_without_a_backward_pass_leaves_nothing() -> None:
+    """`exp` keeps its own result."""
+    with without_gates():
+        made = storage(torch.randn(3, requires_grad=True).exp())
+    assert made.expired()
+
+
+def test_a_change_in_place_is_refused_as_autograd_does() -> None:
+    states = torch.randn(3, requires_grad=True)
+    with without_gates():
+        result = states.exp()
+        loss = result.sum()
+    loss.backward(retain_graph=True)
+    with torch.no_grad():
+        result.mul_(2)
+    with pytest.raises(RuntimeError, match=r"\(3,\) .* changed in place"):
+        loss.backward()

@@ -241,12 +241,15 @@ def test_flags_that_the_user_sets_survive_a_switch(roles) -> None:
     assert not frozen.requires_grad
 
 
-def test_a_switch_reaches_a_layer_that_was_switched_by_hand(roles) -> None:
+def test_a_switch_reaches_a_layer_that_was_switched_or_merged_by_hand(roles) -> None:
     layer = next(tuner_layers(roles.model))
-    layer.set_adapter("reference")
+    layer.set_adapter("reward")
     assert roles.active == "policy"
     with roles.as_policy():
         assert layer.active_adapters == ["policy"]
+    layer.merge(adapter_names=["reward"])
+    with roles.as_policy():
+        assert not layer.merged
 
 
 def test_a_switch_under_disabled_adapters_would_do_nothing_and_is_refused(roles) -> None:
