@@ -18,14 +18,15 @@ fast. TRL stays as it is; ``--trl-dtype bfloat16`` rounds all of its models, als
 trains (its own ``bf16=True`` gains nothing on a CPU). TRL records nothing, so ftkit's trace is off
 here; ``--trace-rows 4`` is ftkit's default.
 
-Seen with ``--keep-unpacked --repeats 2`` on 2 cores, seconds a step and peak GB:
+Seen with ``--keep-unpacked`` on 2 cores, seconds a step and peak GB; first row two turns of each
+side, the others one. TRL took 26.5 to 30.8 seconds in float32 on the same cores:
 
 | cores | ftkit | TRL | times faster | less memory |
 |---|---|---|---|---|
 | AVX2 | float32: 15.1, 1.64 | float32: 49.3, 6.95 | 3.26 | 4.25 |
-| AVX-512 with AMX | float32: 12.0, 1.69 | float32: 30.6, 7.04 | 2.55 | 4.16 |
-| the same | bfloat16: 8.0, 1.47 | float32: 29.9, 7.11 | 3.76 | 4.82 |
-| the same, one turn | bfloat16: 8.3, 1.30 | bfloat16: 28.0, 4.74 | 3.39 | 3.64 |
+| AVX-512 with AMX | float32: 11.8, 1.68 | float32: 30.8, 7.06 | 2.61 | 4.21 |
+| the same | bfloat16: 8.0, 1.37 | float32: 26.5, 6.93 | 3.29 | 5.06 |
+| the same | bfloat16: 8.3, 1.30 | bfloat16: 28.0, 4.74 | 3.39 | 3.64 |
 
 Faster products of float32 help TRL more: it computes more of them, and larger ones, while ftkit's
 sampling waits for memory, which is no faster there.

@@ -7,7 +7,7 @@
 | CPU, Apple GPU | float32 | see below |
 
 On CPUs without bf16 instructions bfloat16 is some 30 times slower. On one with AVX512-BF16 and
-AMX a PPO round on NF4 (`benchmarks/ppo_vs_trl.py`, 2 cores) took 8.0 s instead of 12.0 s, sampling
+AMX a PPO round on NF4 (`benchmarks/ppo_vs_trl.py`, 2 cores) took 8.0 s instead of 11.8 s, sampling
 as long as before, but logits near 18 move in steps of 0.125. float32 everywhere means the same
 numbers on every CPU up to rounding, and losses that add up to 1e-4; ask for
 ``compute_dtype="bfloat16"`` to trade that for training speed.
