@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftkit.models.kept import Kept
+
 
 def without_gates() -> AbstractContextManager[Any]:
     """Run the block's forward passes without keeping SiLU(x) beside x."""
@@ -27,28 +29,3 @@ def _unpack(kept: Any) -> Tensor:
         return kept.unchanged()
     with torch.no_grad():
         return nn.functional.silu(kept._saved_self)
-
-
-class Kept:
-    """A tensor that a hook keeps for the backward pass, as autograd would keep it itself.
-
-    Without its node of the graph: a node that keeps its own result would never be freed unless a
-    backward pass comes. And not to be changed in place, which autograd checks only without hooks.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()
-        self._version = tensor._version
-
-    def unchanged(self) -> Tensor:
-        """Return the tensor.
-
-        Raises:
-            RuntimeError: it was changed in place since.
-        """
-        if self.tensor._version != self._version:
-            raise RuntimeError(
-                f"a tensor {tuple(self.tensor.shape)} that the backward pass needs was changed in "
-                "place; the model must write its result elsewhere"
-            )
-        return self.tensor

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ftkit.models.remade import Kept
+from ftkit.models.kept import Kept
 
 if TYPE_CHECKING:
     from ftkit.models.packed_rows import Packed

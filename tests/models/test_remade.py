@@ -11,6 +11,7 @@ from ftkit.models.remade import without_gates
 
 
 def storage(tensor: torch.Tensor) -> StorageWeakRef:
+    """Tells whether the tensor's numbers are still held, by whatever tensor."""
     return StorageWeakRef(tensor.untyped_storage())
 
 
@@ -25,9 +26,7 @@ class Gated(nn.Module):
     def forward(self, states):
         gate, up = self.gate(states), self.up(states)
         gated = nn.functional.silu(gate)
-        self.made = {
-            name: StorageWeakRef(t.untyped_storage()) for name, t in (("up", up), ("gated", gated))
-        }
+        self.made = {"up": storage(up), "gated": storage(gated)}
         return self.down(gated * up)
 
 
